@@ -1,0 +1,1 @@
+"""geomrl: see and steer what RL from verifiable rewards does to a model's representations."""

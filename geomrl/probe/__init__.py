@@ -1,0 +1,1 @@
+"""Probing: anchors, extraction and intervention, the state store, similarity."""

@@ -1,0 +1,1 @@
+"""Problems: benchmarks, the bundled arithmetic task, prompt templates."""

@@ -1,0 +1,1 @@
+"""Statistics, free of models: clustered intervals, permutation tests, pass@k."""

@@ -1,0 +1,1 @@
+"""Verification: answer extraction, grading in killable workers, answer classes."""
