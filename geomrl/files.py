@@ -1,0 +1,129 @@
+"""Files that are whole or absent: atomic writes, readers that say what is wrong, content hashes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geomrl.errors import GeomrlError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_SPACE_WORDS = ("No space left", "File too large", "quota exceeded")
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; move it onto `path` when the block ends well.
+
+    A crash, a kill or a full disk leaves either the old file or none, never half a file.
+
+    Raises:
+        GeomrlError: the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    except PermissionError as error:
+        raise GeomrlError(f"{path}: not writable ({error}); choose another --out") from error
+    except Exception as error:
+        # pyarrow and safetensors wrap the system's error, so its text is looked at too.
+        if getattr(error, "errno", None) in _NO_SPACE or any(w in str(error) for w in _NO_SPACE_WORDS):
+            raise GeomrlError(_no_space_message(path)) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _no_space_message(path: Path) -> str:
+    folder = next((p for p in path.parents if p.exists()), Path())
+    free = shutil.disk_usage(folder).free / 1e9
+    return (
+        f"{path}: the disk is full ({free:.2f} GB free) or a quota is reached; everything finished "
+        "so far is kept. Free some space and run the same command again: it goes on from there"
+    )
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        GeomrlError: the file is missing or torn.
+    """
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as error:
+        raise GeomrlError(f"{path}: no such file; was this folder made by geomrl?") from error
+    except ValueError as error:
+        raise GeomrlError(f"{path}: not valid JSON ({error}); delete it and run again") from error
+
+
+def write_parquet(path: Path, frame: pd.DataFrame, schema: pa.Schema | None = None) -> None:
+    """Write a table as zstd parquet, atomically; `schema` fixes the column types."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
+    with atomic_path(path) as temporary:
+        pq.write_table(table, temporary, compression="zstd")
+
+
+def read_parquet(path: Path) -> pd.DataFrame:
+    """Read a parquet table.
+
+    Raises:
+        GeomrlError: the file is missing, empty or torn (its footer does not parse).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = Path(path)
+    if not path.exists():
+        raise GeomrlError(f"{path}: no such file; check the path")
+    if path.stat().st_size == 0:
+        raise GeomrlError(f"{path}: the file is empty (0 bytes); delete it and write it again")
+    try:
+        return pq.read_table(path).to_pandas()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise GeomrlError(
+            f"{path}: not a whole parquet file ({str(error).splitlines()[0]}); it was probably cut "
+            "off while being written or copied: delete it and write it again"
+        ) from error
+
+
+def file_hash(path: Path) -> str:
+    """Return the blake2b-128 hash of a file's content, in hexadecimal.
+
+    A link into a hub cache names its target by that file's SHA-256: then no byte is read.
+    """
+    target = Path(path).resolve()
+    if len(target.name) == 64 and all(c in "0123456789abcdef" for c in target.name):
+        return target.name
+    with target.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def text_hash(*parts: str) -> str:
+    """Return a 16-character hash of some strings."""
+    return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,183 @@
+"""Models and tokenizers: loading them safely, and naming them by content."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import cached_file
+
+from geomrl.errors import GeomrlError
+from geomrl.files import file_hash, text_hash
+from geomrl.reasoner import checkpoint_path
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A causal language model, its tokenizer, and what identifies both.
+
+    `name` is what the user typed; `weights` a hash of the weight files, so that states are never
+    read for another checkpoint of the same name; `vocabulary` a hash of the tokenizer's vocabulary.
+    """
+
+    name: str
+    model: Any
+    tokenizer: Any
+    device: torch.device
+    dtype: torch.dtype
+    weights: str
+    vocabulary: str
+
+    @property
+    def key(self) -> str:
+        """The encoder's key on disk: its short name and eight digits of its weights' hash."""
+        return f"{short_name(self.name)}-{self.weights[:8]}"
+
+    @property
+    def max_length(self) -> int | None:
+        """The longest sequence that the model has positions for; None where it states none."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+
+def short_name(name: str) -> str:
+    """Return the last part of a hub id or path, in characters fit for a folder's name."""
+    stem = Path(name).name or name
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in stem)
+
+
+def resolve_model(name: str) -> str:
+    """Return where `name` lies: "reasoner" is the bundled checkpoint, the rest stays as it is."""
+    return str(checkpoint_path()) if name == "reasoner" else name
+
+
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
+    """Load the tokenizer of a hub id or folder.
+
+    Raises:
+        GeomrlError: there is none, or it cannot be read.
+    """
+    source = resolve_model(name)
+    if Path(source).is_dir() and not any(Path(source).glob("*token*")) and not any(
+        Path(source).glob("vocab*")
+    ):
+        raise GeomrlError(f"{source}: no tokenizer files in this folder; copy those of its base model into it")
+    try:
+        return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:  # noqa: BLE001  (transformers raises nearly every type here)
+        raise GeomrlError(_load_message("tokenizer", name, error)) from error
+
+
+def load_model(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+    tokenizer: Any = None,
+) -> LoadedModel:
+    """Load a causal language model for inference.
+
+    Args:
+        name: a hub id, a folder, or "reasoner" for the bundled checkpoint.
+        device: "auto" (the first GPU, else the CPU), "cpu", "cuda:1", ...
+        dtype: "auto" (the checkpoint's own on a GPU, float32 on a CPU), or a key of `DTYPES`.
+        trust_remote_code: run modelling code that the checkpoint brings along.
+        allow_pickle: read `.bin` weights, which can run code when they are read.
+        tokenizer: one that is loaded already.
+
+    Raises:
+        GeomrlError: a shard is missing or torn, weights are absent from the files, or the name
+            is unknown.
+    """
+    source = resolve_model(name)
+    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if dtype not in ("auto", *DTYPES):
+        raise GeomrlError(f"dtype '{dtype}' is unknown; use auto, {', '.join(DTYPES)}")
+    wanted = DTYPES.get(dtype) or ("auto" if where.type == "cuda" else torch.float32)
+    tokenizer = tokenizer or load_tokenizer(name, trust_remote_code=trust_remote_code)
+    _check_folder(source, allow_pickle)
+    try:
+        model, info = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=wanted,
+            trust_remote_code=trust_remote_code,
+            use_safetensors=None if allow_pickle else True,
+            output_loading_info=True,
+        )
+    except Exception as error:  # noqa: BLE001  (transformers raises nearly every type here)
+        raise GeomrlError(_load_message("model", name, error)) from error
+    if info["missing_keys"]:
+        missing = sorted(info["missing_keys"])
+        raise GeomrlError(
+            f"{name}: {len(missing)} weights are in no file (first: {missing[0]}), and transformers "
+            "would fill them at random; the checkpoint is incomplete or of another architecture"
+        )
+    model = model.to(where).eval().requires_grad_(False)
+    return LoadedModel(
+        name, model, tokenizer, where, next(model.parameters()).dtype,
+        weights_hash(source), vocabulary_hash(tokenizer),
+    )  # fmt: skip
+
+
+def _load_message(what: str, name: str, error: Exception) -> str:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return (
+        f"{name}: this {what} cannot be loaded ({reason}). Give a Hugging Face hub id or a folder "
+        "with config.json, tokenizer and safetensors weights; `.bin` weights need --allow-pickle, "
+        "a model with code of its own --trust-remote-code"
+    )
+
+
+def _check_folder(source: str, allow_pickle: bool) -> None:
+    """Name a missing shard before transformers fails with a long traceback."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return
+    if not (folder / "config.json").exists():
+        raise GeomrlError(f"{folder}: no config.json; this is not a Hugging Face model folder")
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+        missing = [shard for shard in shards if not (folder / shard).exists()]
+        if missing:
+            raise GeomrlError(
+                f"{folder}: {len(missing)} of {len(shards)} weight shards are missing "
+                f"({', '.join(missing[:3])}); copy or download them again"
+            )
+    elif not any(folder.glob("*.safetensors")) and not (allow_pickle and any(folder.glob("*.bin"))):
+        raise GeomrlError(
+            f"{folder}: no safetensors weights; save the model with save_pretrained, or pass "
+            "--allow-pickle for .bin weights that you trust"
+        )
+
+
+def weights_hash(name: str) -> str:
+    """Return a hash of a checkpoint's weight files, in the order of their names."""
+    folder = Path(resolve_model(name))
+    if not folder.is_dir():
+        config = cached_file(str(name), "config.json")
+        folder = Path(str(config)).parent
+    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+    return text_hash(*(file_hash(file) for file in files))
+
+
+def vocabulary_hash(tokenizer: Any) -> str:
+    """Return a hash of the token-to-id table: equal hashes mean that ids mean the same."""
+    table = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    return text_hash(json.dumps(table))
+
+
+def quiet_transformers() -> None:
+    """Silence transformers' loading chatter: geomrl prints its own progress."""
+    logging.getLogger("transformers").setLevel(logging.ERROR)
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()

@@ -1,0 +1,116 @@
+"""Where a causal language model keeps its decoder stack, found by structure and not by class."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from geomrl.errors import GeomrlError
+
+FINAL = "final"
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Dotted paths, from the module that is called, to the decoder layers and the final norm."""
+
+    layers: str
+    norm: str
+    n_layers: int
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Return all layer names in the order of the forward: "0", "1" .. "L", "final"."""
+        return (*(str(i) for i in range(self.n_layers + 1)), FINAL)
+
+
+def find_decoder(module: nn.Module) -> Decoder:
+    """Find the stack of decoder layers and the norm behind it inside `module`.
+
+    The stack is the longest list of modules of one class that has a norm beside it.
+
+    Raises:
+        GeomrlError: there is none, or more than one of that length.
+    """
+    found: list[Decoder] = []
+    for path, child in module.named_modules():
+        if not isinstance(child, nn.ModuleList) or len({type(layer) for layer in child}) != 1:
+            continue
+        parent_path, _, name = path.rpartition(".")
+        siblings = [key for key, _ in module.get_submodule(parent_path).named_children()]
+        after = siblings[siblings.index(name) + 1 :]
+        norms = [key for key in after if "norm" in key or key.startswith("ln_")]
+        norms += [key for key in siblings if "final" in key and "norm" in key]  # OPT's comes first
+        if norms:
+            prefix = f"{parent_path}." if parent_path else ""
+            found.append(Decoder(path, prefix + norms[0], len(child)))
+    longest = max((decoder.n_layers for decoder in found), default=0)
+    best = [decoder for decoder in found if decoder.n_layers == longest]
+    if len(best) != 1:
+        raise GeomrlError(
+            f"{type(module).__name__}: {'no' if not best else 'more than one'} stack of decoder layers "
+            "followed by a norm was found; geomrl reads decoder-only language models "
+            "(Qwen, Llama, Mistral, Gemma, GPT-2 and their like)"
+        )
+    return best[0]
+
+
+def layer_name(layer: str | int, n_layers: int) -> str:
+    """Return a layer's name as text; integers are taken, negative ones count from "L".
+
+    Raises:
+        GeomrlError: the model has no such layer.
+    """
+    name = str(layer)
+    if name == FINAL or (name.isdigit() and int(name) <= n_layers):
+        return name
+    if name.startswith("-") and name[1:].isdigit() and 1 <= int(name[1:]) <= n_layers + 1:
+        return str(n_layers + 1 - int(name[1:]))
+    raise GeomrlError(f"layer '{layer}' is unknown; this model has 0 to {n_layers}, and final")
+
+
+def next_token_logits(
+    model: Any, states: Float[Tensor, "rows hidden"]
+) -> Float[Tensor, "rows vocabulary"]:
+    """Apply the LM head to "final" states, with the scaling that some architectures add after it.
+
+    Gemma 2 caps logits by a tanh, Granite divides them, Cohere multiplies them.
+    """
+    config = model.config
+    logits = model.get_output_embeddings()(states).float()
+    if scale := getattr(config, "logits_scaling", None):
+        logits = logits / scale
+    if scale := getattr(config, "logit_scale", None):
+        logits = logits * scale
+    if cap := getattr(config, "final_logit_softcapping", None):
+        logits = cap * torch.tanh(logits / cap)
+    return logits
+
+
+def score_next(
+    model: Any,
+    states: Float[Tensor, "rows hidden"],
+    targets: Tensor,
+    chunk: int = 512,
+) -> tuple[Float[Tensor, " rows"], Float[Tensor, " rows"]]:
+    """Return each target's log-probability and the next-token distribution's entropy, in nats.
+
+    The head runs on these rows alone, `chunk` at a time: at Qwen's vocabulary one row of logits
+    takes 600 kB.
+
+    Args:
+        states: "final" states, [rows, hidden].
+        targets: the next token's id, [rows].
+    """
+    logprobs, entropies = [], []
+    for part, target in zip(states.split(chunk), targets.split(chunk), strict=True):
+        scores = next_token_logits(model, part).log_softmax(-1)  # [chunk, vocabulary]
+        logprobs.append(scores.gather(-1, target[:, None])[:, 0])
+        # A token of probability 0 adds nothing, where -inf times 0 would be NaN.
+        entropies.append(-(scores.exp() * scores.clamp(min=-1e4)).sum(-1))
+    empty = states.new_zeros(0, dtype=torch.float32)
+    return torch.cat([empty, *logprobs]), torch.cat([empty, *entropies])

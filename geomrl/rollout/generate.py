@@ -1,0 +1,206 @@
+"""Make rollouts: problems in, a graded table out, in chunks that survive a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geomrl.errors import GeomrlError
+from geomrl.files import read_parquet, text_hash, write_parquet
+from geomrl.manifest import record_step
+from geomrl.models import LoadedModel
+from geomrl.problems.problem import Problem
+from geomrl.problems.prompts import default_template, render_prompt
+from geomrl.rollout.engine import Engine, Request, Sampling
+from geomrl.rollout.table import (
+    SCHEMA,
+    grade_columns,
+    rollout_id,
+    with_answer_classes,
+    write_rollouts,
+)
+from geomrl.seeds import derive_seed
+from geomrl.verify.verifier import Verifier
+
+
+@dataclass(frozen=True)
+class RolloutConfig:
+    """What to sample. `chunk` rollouts are generated together and are the unit that is redone.
+
+    template None takes the benchmark's own; thinking None leaves the chat template's default.
+    """
+
+    n: int = 16
+    seed: int = 0
+    chunk: int = 64
+    sampling: Sampling = field(default_factory=Sampling)
+    template: str | None = None
+    system: str | None = None
+    thinking: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.chunk < 1:
+            raise GeomrlError(f"n = {self.n}, chunk = {self.chunk}: both must be at least 1")
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """A rollout before it is sampled: its row so far, and what the engine needs."""
+
+    row: dict[str, Any]
+    request: Request
+
+
+def generate_rollouts(
+    loaded: LoadedModel,
+    engine: Engine,
+    verifier: Verifier,
+    problems: Sequence[Problem],
+    config: RolloutConfig,
+    run: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> pd.DataFrame:
+    """Sample `config.n` responses a problem into `run/rollouts.parquet` and return the table.
+
+    Chunk k holds rollouts k*chunk .. (k+1)*chunk of the (problem, sample) order: a pure function of
+    the configuration. Each is written when it is whole, so a killed run redoes one chunk at most,
+    with the same draws. `progress(done, total)` counts rollouts.
+
+    Raises:
+        GeomrlError: the run holds rollouts of other settings; the model's logits are not finite.
+    """
+    record_step(run, "rollouts", rollout_settings(loaded, verifier, problems, config))
+    planned = _plan(loaded, problems, config)
+    parts = run / "rollouts.parts"
+    done = 0
+    for path, chunk in _chunks(parts, planned, config.chunk):
+        if not path.exists():
+            base = done
+            tick = (lambda k: progress(base + k, len(planned))) if progress else None
+            write_parquet(path, _sample(loaded, engine, verifier, chunk, config, tick), SCHEMA)
+        done += len(chunk)
+        if progress:
+            progress(done, len(planned))
+
+    whole = pd.concat(
+        [read_parquet(path) for path, _ in _chunks(parts, planned, config.chunk)], ignore_index=True
+    )
+    table = with_answer_classes(whole, verifier)
+    write_rollouts(run / "rollouts.parquet", table)
+    for path in parts.glob("*"):
+        path.unlink()
+    parts.rmdir()
+    return table
+
+
+def rollout_settings(
+    loaded: LoadedModel, verifier: Verifier, problems: Sequence[Problem], config: RolloutConfig
+) -> dict[str, Any]:
+    """Return what decides the rollouts' content, in JSON's types."""
+    return {
+        "policy": loaded.name,
+        "policy_hash": loaded.weights,
+        "vocabulary": loaded.vocabulary,
+        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "marker": verifier.marker.spec,
+        "problems": text_hash(*(f"{p.benchmark}/{p.problem_id}/{p.statement}" for p in problems)),
+        "n_problems": len(problems),
+        **asdict(config),
+    }
+
+
+def _plan(
+    loaded: LoadedModel, problems: Sequence[Problem], config: RolloutConfig
+) -> list[_Planned]:
+    planned = []
+    for problem in problems:
+        template = config.template or default_template(problem.benchmark)
+        prompt = render_prompt(
+            problem.statement,
+            loaded.tokenizer,
+            template=template,
+            system=config.system,
+            thinking=config.thinking,
+        )
+        _check_prompt(loaded, problem, prompt.ids)
+        for sample in range(config.n):
+            seed = derive_seed(config.seed, "rollout", problem.benchmark, problem.problem_id, sample)
+            row = {
+                "rollout_id": rollout_id(problem.benchmark, problem.problem_id, sample),
+                "benchmark": problem.benchmark,
+                "problem_id": problem.problem_id,
+                "sample": sample,
+                "problem": problem.statement,
+                "prompt": prompt.text,
+                "prompt_kind": prompt.kind,
+                "template": template,
+                "system": config.system,
+                "prompt_ids": prompt.ids,
+                "token_source": "generated",
+                **asdict(config.sampling),
+                "seed": seed,
+                "policy": loaded.name,
+                "policy_hash": loaded.weights,
+                "gold": problem.gold,
+            }
+            planned.append(_Planned(row, Request(tuple(prompt.ids), seed)))
+    return planned
+
+
+def _check_prompt(loaded: LoadedModel, problem: Problem, ids: Sequence[int]) -> None:
+    where = f"problem {problem.problem_id} of {problem.benchmark}"
+    if not ids:
+        raise GeomrlError(f"{where}: its prompt has no tokens; check the template and the tokenizer")
+    longest = loaded.max_length
+    if longest is not None and len(ids) >= longest:
+        raise GeomrlError(
+            f"{where}: its prompt has {len(ids)} tokens, {loaded.name} takes {longest} in all; leave "
+            "the problem out or use a model with a longer context"
+        )
+
+
+def _chunks(
+    folder: Path, planned: Sequence[_Planned], size: int
+) -> Iterator[tuple[Path, Sequence[_Planned]]]:
+    for start in range(0, len(planned), size):
+        yield folder / f"part-{start // size:05d}.parquet", planned[start : start + size]
+
+
+def _sample(
+    loaded: LoadedModel,
+    engine: Engine,
+    verifier: Verifier,
+    chunk: Sequence[_Planned],
+    config: RolloutConfig,
+    progress: Callable[[int], None] | None,
+) -> pd.DataFrame:
+    """Generate and grade one chunk."""
+    finished = 0
+
+    def tick(more: int) -> None:
+        nonlocal finished
+        finished += more
+        if progress:
+            progress(finished)
+
+    completions = engine.generate([p.request for p in chunk], config.sampling, tick)
+    texts = [response_text(loaded.tokenizer, c.ids, c.finish_reason) for c in completions]
+    grades = verifier.grade(texts, [str(p.row["gold"]) for p in chunk])
+    frame = pd.DataFrame([p.row for p in chunk]).assign(
+        response=texts,
+        response_ids=[c.ids for c in completions],
+        logprobs=[c.logprobs for c in completions],
+        finish_reason=[c.finish_reason for c in completions],
+        **grade_columns(grades),
+    )
+    return frame.reindex(columns=SCHEMA.names)
+
+
+def response_text(tokenizer: Any, ids: Sequence[int], finish_reason: str) -> str:
+    """Return what the ids say, the end-of-sequence token left out and every other one kept."""
+    kept = ids[:-1] if finish_reason == "stop" else ids
+    return tokenizer.decode(kept, skip_special_tokens=False, clean_up_tokenization_spaces=False)

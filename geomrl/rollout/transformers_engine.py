@@ -1,0 +1,161 @@
+"""Rollouts with plain transformers: a loop over the key-value cache, on any device.
+
+Every row draws its noise from a generator of its own, so that a sample depends on its seed and not
+on its neighbours, and rows that have finished leave the batch. Measured beside `model.generate`,
+dropping them makes the loop about 1.5 times as fast where lengths vary.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from geomrl.errors import GeomrlError
+from geomrl.models import LoadedModel
+from geomrl.rollout.engine import Completion, Request, Sampling
+
+
+class TransformersEngine:
+    """Fills the `Engine` protocol with a loaded transformers model."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+        self.stop_ids = stop_ids(loaded.model, loaded.tokenizer)
+        accepted = inspect.signature(loaded.model.forward).parameters
+        self._takes_positions = "position_ids" in accepted
+        self._prefill_options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Completion]:
+        """Sample all requests as one batch.
+
+        Raises:
+            GeomrlError: the model's logits are not finite.
+        """
+        device = self.loaded.device
+        prompts = sorted({request.prompt_ids for request in requests})
+        cache, mask, logits = self._prefill(prompts)
+        # Each distinct prompt runs once; its cache is then copied to the rows that share it.
+        source = torch.tensor([prompts.index(r.prompt_ids) for r in requests], device=device)
+        cache.batch_select_indices(source)
+        mask, logits = mask[source], logits[source]  # [rows, prompt], [rows, vocabulary]
+
+        noise = RowNoise([request.seed for request in requests], device)
+        ids: list[list[int]] = [[] for _ in requests]
+        logprobs: list[list[float]] = [[] for _ in requests]
+        rows = list(range(len(requests)))  # the request that each batch row still stands for
+        room = self.loaded.max_length or 2**31
+        limits = [min(sampling.max_tokens, room - len(r.prompt_ids)) for r in requests]
+        finished: dict[int, Literal["stop", "length"]] = {}
+        for step in range(max(limits)):
+            scores = processed_logprobs(logits.float(), sampling)
+            if not torch.isfinite(scores.amax(-1)).all():
+                raise GeomrlError(
+                    f"{self.loaded.name}: the model's logits are not finite at response token {step}; "
+                    "the weights are damaged or the number format overflows: try --dtype float32"
+                )
+            tokens = noise.draw(scores, rows) if sampling.temperature > 0 else scores.argmax(-1)
+            picked = scores.gather(-1, tokens[:, None])[:, 0].tolist()
+            for row, token, logprob in zip(rows, tokens.tolist(), picked, strict=True):
+                if row in finished:
+                    continue
+                ids[row].append(token)
+                logprobs[row].append(logprob)
+                if token in self.stop_ids or len(ids[row]) == limits[row]:
+                    finished[row] = "stop" if token in self.stop_ids else "length"
+                    if progress:
+                        progress(1)
+            if all(row in finished for row in rows):
+                break
+            alive = [i for i, row in enumerate(rows) if row not in finished]
+            # Leaving the batch copies the cache, so wait until an eighth of the rows can go.
+            if len(rows) - len(alive) >= max(1, len(rows) // 8):
+                keep = torch.tensor(alive, device=device)
+                cache.batch_select_indices(keep)
+                mask, tokens = mask[keep], tokens[keep]
+                rows = [rows[i] for i in alive]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            logits = self._forward(tokens[:, None], mask, cache).logits[:, -1]
+        return [Completion(ids[i], logprobs[i], finished[i]) for i in range(len(requests))]
+
+    def _prefill(
+        self, prompts: Sequence[tuple[int, ...]]
+    ) -> tuple[Any, Int[Tensor, "prompts time"], Float[Tensor, "prompts vocabulary"]]:
+        """Run the distinct prompts, padded on the left, and return cache, mask and last logits."""
+        width = max(len(prompt) for prompt in prompts)
+        padded = [[0] * (width - len(prompt)) + list(prompt) for prompt in prompts]
+        masked = [[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts]
+        mask = torch.tensor(masked, device=self.loaded.device)
+        ids = torch.tensor(padded, device=self.loaded.device)
+        output = self._forward(ids, mask, None, **self._prefill_options)
+        return output.past_key_values, mask, output.logits[:, -1]
+
+    def _forward(self, ids: Tensor, mask: Tensor, cache: Any, **options: Any) -> Any:
+        # use_cache is said aloud: a config saved with use_cache=False makes every step a prefill.
+        if self._takes_positions:
+            positions = (mask.cumsum(-1) - 1).clamp(min=0)
+            options["position_ids"] = positions[:, -ids.shape[1] :]
+        return self.loaded.model(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options
+        )
+
+
+class RowNoise:
+    """Gumbel noise, one generator a request.
+
+    Taking the largest of log-probability plus Gumbel noise samples exactly, and a difference of 1e-6
+    in the logits (another batch size) changes the draw only at a near tie; inverting the cumulative
+    distribution would let such differences add up over the vocabulary.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+
+    def draw(
+        self, scores: Float[Tensor, "rows vocabulary"], requests: Sequence[int]
+    ) -> Int[Tensor, " rows"]:
+        """Draw a token for every row; `requests` names each row's generator."""
+        noise = torch.empty_like(scores)
+        for row, request in enumerate(requests):
+            noise[row].exponential_(generator=self.generators[request])
+        return (scores - noise.log()).argmax(-1)
+
+
+def processed_logprobs(
+    logits: Float[Tensor, "rows vocabulary"], sampling: Sampling
+) -> Float[Tensor, "rows vocabulary"]:
+    """Return log-probabilities after temperature, top-k and top-p (left-out tokens are -inf).
+
+    The order is that of transformers and vLLM: temperature, then top-k, then top-p; the token that
+    crosses top_p is kept.
+    """
+    if sampling.temperature > 0:
+        logits = logits / sampling.temperature
+    if 0 < sampling.top_k < logits.shape[-1]:
+        smallest = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
+        logits = logits.masked_fill(logits < smallest, -torch.inf)
+    if sampling.top_p < 1:
+        ordered, order = logits.sort(dim=-1, descending=True)
+        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
+        dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(
+            -1, order, before >= sampling.top_p
+        )
+        logits = logits.masked_fill(dropped, -torch.inf)
+    return logits.log_softmax(-1)
+
+
+def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the ids that end a response: those of the generation config and the tokenizer's."""
+    configured = getattr(model.generation_config, "eos_token_id", None)
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in [*listed, tokenizer.eos_token_id] if i is not None)
