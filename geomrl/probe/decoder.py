@@ -108,9 +108,11 @@ def score_next(
     """
     logprobs, entropies = [], []
     for part, target in zip(states.split(chunk), targets.split(chunk), strict=True):
-        scores = next_token_logits(model, part).log_softmax(-1)  # [chunk, vocabulary]
-        logprobs.append(scores.gather(-1, target[:, None])[:, 0])
-        # A token of probability 0 adds nothing, where -inf times 0 would be NaN.
-        entropies.append(-(scores.exp() * scores.clamp(min=-1e4)).sum(-1))
+        logits = next_token_logits(model, part)  # [chunk, vocabulary]
+        total = logits.logsumexp(-1)
+        logprobs.append(logits.gather(-1, target[:, None])[:, 0] - total)
+        # H = log Z - sum p logit: one more array of this size instead of three.
+        probabilities = (logits - total[:, None]).exp_()
+        entropies.append(total - torch.einsum("rv,rv->r", probabilities, logits))
     empty = states.new_zeros(0, dtype=torch.float32)
     return torch.cat([empty, *logprobs]), torch.cat([empty, *entropies])

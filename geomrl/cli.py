@@ -1,0 +1,372 @@
+"""The command line: parse, call, print. Heavy libraries are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geomrl.errors import GeomrlError
+
+if TYPE_CHECKING:
+    from geomrl.rollout.generate import RolloutConfig
+    from geomrl.rollout.importing import ImportConfig
+    from geomrl.steps import ModelOptions
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="See and steer what RL from verifiable rewards does to a reasoning model's representations.",
+)
+reasoner_app = typer.Typer(no_args_is_help=True, help="The bundled tiny reasoner.")
+app.add_typer(reasoner_app, name="reasoner")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+def friendly(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors that the user can mend into one clear line and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except GeomrlError as error:
+            typer.secho(f"error: {error}", fg="red", err=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            typer.secho(
+                "stopped. What was finished is kept; the same command goes on from there.", err=True
+            )
+            raise typer.Exit(130) from error
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError) and "out of memory" not in str(error):
+                raise
+            typer.secho(
+                f"error: out of memory ({str(error).splitlines()[0][:120]}). Take a smaller "
+                "--batch-tokens or --chunk; what was finished is kept",
+                fg="red",
+                err=True,
+            )
+            raise typer.Exit(1) from error
+
+    return run
+
+
+def say(line: str) -> None:
+    """Tell the user something beside the result."""
+    typer.secho(line, fg="bright_black", err=True)
+
+
+Model = Annotated[str, typer.Argument(help="Hub id, folder, or 'reasoner' (bundled).")]
+Out = Annotated[Path, typer.Option("--out", help="Run directory; made, or gone on with.")]
+Problems = Annotated[
+    str | None,
+    typer.Option(help="Benchmark names with commas (aime24,math500, arithmetic) or a .jsonl/.parquet."),
+]
+Samples = Annotated[int, typer.Option("-n", "--samples", help="Rollouts a problem.", min=1)]
+Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many problems.", min=1)]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.", min=0)]
+TopP = Annotated[float, typer.Option(help="1 is off.", min=0, max=1)]
+TopK = Annotated[int, typer.Option(help="0 is off.", min=0)]
+MaxTokens = Annotated[int, typer.Option(help="Response tokens at most.", min=1)]
+Chunk = Annotated[int, typer.Option(help="Rollouts generated together; the unit redone.", min=1)]
+Template = Annotated[
+    str | None, typer.Option(help="boxed, dapo, plain, or text with {problem}; the benchmark's own.")
+]
+System = Annotated[str | None, typer.Option(help="System prompt.")]
+Thinking = Annotated[
+    bool | None, typer.Option("--thinking/--no-thinking", help="Qwen3's thinking mode.")
+]
+MarkerSpec = Annotated[
+    str, typer.Option("--marker", help=r"What opens the answer: '\boxed{', 'OPEN...CLOSE', 're:...'.")
+]
+Columns = Annotated[
+    list[str] | None, typer.Option("--column", help="OURS=THEIRS, for files with other column names.")
+]
+Where = Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE: rows of a file to keep.")]
+KeepLabels = Annotated[bool, typer.Option(help="Take the file's verdicts, do not grade again.")]
+Retokenize = Annotated[bool, typer.Option(help="Ignore the file's token ids.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0, or several with commas.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+RemoteCode = Annotated[bool, typer.Option(help="Run code that a checkpoint brings along.")]
+Pickle = Annotated[bool, typer.Option(help="Read .bin weights, which can run code.")]
+
+
+@app.command(epilog="Example: geomrl rollout Qwen/Qwen3-1.7B --problems aime24 -n 16 --out RUN")
+@friendly
+def rollout(
+    model: Model,
+    out: Out,
+    problems: Problems = None,
+    import_file: Annotated[
+        Path | None, typer.Option("--import", help="Bring rollouts of another tool in instead.")
+    ] = None,
+    n: Samples = 16,
+    seed: Seed = 0,
+    limit: Limit = None,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    max_tokens: MaxTokens = 2048,
+    chunk: Chunk = 64,
+    template: Template = None,
+    system: System = None,
+    thinking: Thinking = None,
+    marker: MarkerSpec = "\\boxed{",
+    column: Columns = None,
+    where: Where = None,
+    keep_labels: KeepLabels = False,
+    retokenize: Retokenize = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    trust_remote_code: RemoteCode = False,
+    allow_pickle: Pickle = False,
+) -> None:
+    """Sample and grade n responses a problem, or import those of another tool."""
+    from geomrl import steps
+    from geomrl.report import print_rollouts
+
+    options = _options(device, dtype, trust_remote_code, allow_pickle)
+    if import_file is not None:
+        config = _import_config(column, where, keep_labels, retokenize, template, system, thinking)
+        run = steps.import_rollouts(
+            import_file, model, out, config=config, marker=marker, options=options
+        )
+    elif problems is not None:
+        run = steps.make_rollouts(
+            model, problems, out, limit=limit, columns=_pairs(column, "--column"), marker=marker,
+            options=options,
+            config=_rollout_config(
+                n, seed, chunk, temperature, top_p, top_k, max_tokens, template, system, thinking
+            ),
+        )  # fmt: skip
+    else:
+        raise GeomrlError("nothing to do: give --problems NAME_OR_FILE, or --import FILE")
+    print_rollouts(run)
+
+
+@app.command(epilog="Example: geomrl probe Qwen/Qwen3-1.7B --problems math500 -n 16 --out RUN")
+@friendly
+def probe(
+    model: Model,
+    out: Out,
+    problems: Problems = None,
+    rollouts: Annotated[
+        Path | None, typer.Option(help="Somebody else's rollouts (.jsonl or .parquet).")
+    ] = None,
+    n: Samples = 16,
+    layers: Annotated[str, typer.Option(help="'all', or 0,12,final.")] = "all",
+    anchors: Annotated[str, typer.Option(help="'default', or before_marker,marker_end,...")] = "default",
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also replace anchor states and score the answer.")
+    ] = False,
+    replace_anchor: Annotated[str, typer.Option(help="The anchor to replace.")] = "before_marker",
+    seed: Seed = 0,
+    limit: Limit = None,
+    temperature: Temperature = 1.0,
+    top_p: TopP = 1.0,
+    top_k: TopK = 0,
+    max_tokens: MaxTokens = 2048,
+    chunk: Chunk = 64,
+    batch_tokens: Annotated[int, typer.Option(help="Padded tokens of a forward.", min=1)] = 16384,
+    boot: Annotated[int, typer.Option(help="Bootstrap draws.", min=100)] = 2000,
+    permutations: Annotated[int, typer.Option(help="Permutations a test.", min=99)] = 1000,
+    template: Template = None,
+    system: System = None,
+    thinking: Thinking = None,
+    marker: MarkerSpec = "\\boxed{",
+    column: Columns = None,
+    where: Where = None,
+    keep_labels: KeepLabels = False,
+    retokenize: Retokenize = False,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    trust_remote_code: RemoteCode = False,
+    allow_pickle: Pickle = False,
+) -> None:
+    """Read anchor states and compare correct with incorrect rollouts, over layers and positions.
+
+    Makes rollouts first where RUN has none (--problems), or imports them (--rollouts).
+    """
+    from geomrl import steps
+    from geomrl.probe.anchors import DEFAULT_ANCHORS
+    from geomrl.probe.extraction import ExtractionConfig
+    from geomrl.report import print_headline, print_replacement
+
+    extraction = ExtractionConfig(
+        layers=None if layers == "all" else tuple(_names(layers)),
+        anchors=DEFAULT_ANCHORS if anchors == "default" else tuple(_names(anchors)),
+        batch_tokens=batch_tokens,
+    )
+    options = _options(device, dtype, trust_remote_code, allow_pickle)
+    if problems is not None and rollouts is not None:
+        raise GeomrlError("--problems and --rollouts exclude each other: the rollouts name their problems")
+    loaded = options.load(model)
+    if rollouts is not None:
+        config = _import_config(column, where, keep_labels, retokenize, template, system, thinking)
+        steps.import_rollouts(rollouts, loaded, out, config=config, marker=marker)
+    elif problems is not None:
+        steps.make_rollouts(
+            loaded, problems, out, limit=limit, columns=_pairs(column, "--column"), marker=marker,
+            config=_rollout_config(
+                n, seed, chunk, temperature, top_p, top_k, max_tokens, template, system, thinking
+            ),
+        )  # fmt: skip
+    elif not (out / "rollouts.parquet").exists():
+        raise GeomrlError(f"{out}: holds no rollouts; give --problems NAME_OR_FILE or --rollouts FILE")
+    run = steps.probe(
+        loaded, out, config=extraction, seed=seed, n_boot=boot, n_perm=permutations,
+        options=options, say=say,
+    )  # fmt: skip
+    print_headline(run)
+    if replace:
+        table = steps.replace_anchor(
+            loaded, out, anchor=replace_anchor, layers=extraction.layers, seed=seed, n_boot=boot,
+            batch_tokens=batch_tokens,
+        )  # fmt: skip
+        print_replacement(table)
+
+
+@app.command(epilog="Example: geomrl figures runs/quickstart")
+@friendly
+def figures(
+    run: Annotated[Path, typer.Argument(help="Run directory.")],
+    out: Annotated[Path | None, typer.Option(help="Folder; RUN/figures by default.")] = None,
+    layer: Annotated[str, typer.Option(help="Layer of the single-layer pictures.")] = "final",
+    anchor: Annotated[str, typer.Option(help="Anchor of the single-anchor pictures.")] = "before_marker",
+    encoder: Annotated[str | None, typer.Option(help="Where RUN has states of several.")] = None,
+    umap: Annotated[bool, typer.Option(help="Draw the UMAP too (slow at first).")] = True,
+    seed: Seed = 0,
+) -> None:
+    """Draw every picture of a run: PNG, PDF and the CSV behind it."""
+    from geomrl.run import open_run
+
+    _draw(open_run(run, encoder=encoder), out, layer, anchor, umap, seed)
+
+
+@app.command(epilog="Example: geomrl quickstart --out runs/quickstart")
+@friendly
+def quickstart(
+    out: Out = Path("runs/quickstart"),
+    limit: Annotated[int, typer.Option(help="Held-out problems.", min=4)] = 200,
+    n: Samples = 16,
+    seed: Seed = 0,
+    umap: Annotated[bool, typer.Option(help="Draw the UMAP too.")] = True,
+) -> None:
+    """The paper's central analysis on the bundled reasoner: rollouts, states, similarity, pictures."""
+    from geomrl import steps
+    from geomrl.report import print_headline
+    from geomrl.rollout.engine import Sampling
+    from geomrl.rollout.generate import RolloutConfig
+
+    loaded = steps.ModelOptions(devices="cpu").load("reasoner")
+    config = RolloutConfig(n=n, seed=seed, chunk=320, sampling=Sampling(max_tokens=192))
+    steps.make_rollouts(loaded, "arithmetic", out, config=config, limit=limit)
+    run = steps.probe(loaded, out, seed=seed, say=say)
+    _draw(run, None, "final", "before_marker", umap, seed)
+    print_headline(run)
+    say(
+        "The wording of this task was chosen so that it is worth measuring; a cosine near .84 here "
+        "reproduces nothing of the paper's."
+    )
+
+
+@app.command(epilog="Example: geomrl doctor")
+@friendly
+def doctor() -> None:
+    """Say what is installed, what will run where, and what is missing."""
+    from geomrl.doctor import print_diagnosis
+
+    print_diagnosis()
+
+
+@reasoner_app.command("train", epilog="Example: geomrl reasoner train --out my-reasoner --seed 0")
+@friendly
+def reasoner_train(
+    out: Annotated[Path, typer.Option(help="Folder for the checkpoint.")],
+    seed: Seed = 0,
+    overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
+) -> None:
+    """Train the bundled reasoner from nothing: a few CPU-minutes."""
+    from geomrl.reasoner.train import ReasonerConfig, train_reasoner
+
+    train_reasoner(ReasonerConfig(seed=seed), out, overwrite=overwrite)
+
+
+def _draw(run: Any, out: Path | None, layer: str, anchor: str, umap: bool, seed: int) -> None:
+    from geomrl.progress import progress_bar
+    from geomrl.viz.figures import draw_figures
+
+    with progress_bar("figures", "pictures") as update:
+        paths = draw_figures(
+            run, out, layer=layer, anchor=anchor, umap=umap, seed=seed, progress=update
+        )
+    pictures = [path for path in paths if path.suffix == ".png"]
+    say(f"{len(pictures)} pictures (PNG, PDF and CSV each) in {pictures[0].parent if pictures else out}")
+
+
+def _options(device: str, dtype: str, remote_code: bool, pickle: bool) -> ModelOptions:
+    from geomrl.steps import ModelOptions
+
+    return ModelOptions(device, dtype, remote_code, pickle)
+
+
+def _rollout_config(
+    n: int,
+    seed: int,
+    chunk: int,
+    temperature: float,
+    top_p: float,
+    top_k: int,
+    max_tokens: int,
+    template: str | None,
+    system: str | None,
+    thinking: bool | None,
+) -> RolloutConfig:
+    from geomrl.rollout.engine import Sampling
+    from geomrl.rollout.generate import RolloutConfig
+
+    sampling = Sampling(temperature, top_p, top_k, max_tokens)
+    return RolloutConfig(n, seed, chunk, sampling, template, system, thinking)
+
+
+def _import_config(
+    column: list[str] | None,
+    where: list[str] | None,
+    keep_labels: bool,
+    retokenize: bool,
+    template: str | None,
+    system: str | None,
+    thinking: bool | None,
+) -> ImportConfig:
+    from geomrl.rollout.importing import ImportConfig
+
+    return ImportConfig(
+        _pairs(column, "--column"), _pairs(where, "--where"), keep_labels, retokenize,
+        template or "boxed", system, thinking,
+    )  # fmt: skip
+
+
+def _pairs(options: list[str] | None, name: str) -> dict[str, str]:
+    for option in options or []:
+        if "=" not in option:
+            raise GeomrlError(f"{name} {option}: write it as NAME=VALUE")
+    return dict(option.split("=", 1) for option in options or [])
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""The state store: anchor states on disk, in shards that are read one layer at a time.
+
+`states/<encoder>/` holds `store.json` (what decides the content), and for every shard
+`shard-00000.safetensors` (one tensor [states, hidden] a layer) and `shard-00000.parquet` (one row a
+(rollout, anchor), with the state's row in those tensors; coinciding anchors share it). The parquet is
+written last: a shard without one is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from geomrl.errors import GeomrlError
+from geomrl.files import atomic_path, read_json, read_parquet, write_json, write_parquet
+from geomrl.manifest import check_same_settings
+
+ROW_SCHEMA = pa.schema(
+    [
+        ("rollout_id", pa.string()),
+        ("anchor", pa.string()),
+        ("token_index", pa.int64()),  # into response_ids; -1 is the prompt's last token
+        ("flags", pa.string()),  # at_prompt, merged_right; joined by a space
+        ("reason", pa.string()),  # why token_index is null
+        ("token_id", pa.int64()),
+        ("next_token_id", pa.int64()),
+        ("next_logprob", pa.float32()),  # of next_token_id, natural logarithm
+        ("entropy", pa.float32()),  # of the next-token distribution, nats
+        ("state_row", pa.int64()),  # in the shard's tensors
+    ]
+)
+_INTEGERS = dict.fromkeys(["token_index", "token_id", "next_token_id", "state_row"], "Int64")
+
+
+@dataclass(frozen=True)
+class StoreSettings:
+    """What decides a store's content; a store is only ever filled with one of these."""
+
+    encoder: str
+    encoder_hash: str
+    vocabulary: str
+    rollouts: str  # hash of the rollouts' ids and tokens
+    marker: str
+    layers: tuple[str, ...]
+    anchors: tuple[str, ...]
+    dtype: str  # that the model computes in, and that states are kept in
+    hidden_size: int
+    batch_tokens: int
+    shard_rollouts: int
+    n_rollouts: int
+
+
+class StateStore:
+    """Anchor states of one encoder over one set of rollouts.
+
+    Raises:
+        GeomrlError: `store.json` is missing or torn.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        fields = read_json(self.path / "store.json")
+        fields["layers"], fields["anchors"] = tuple(fields["layers"]), tuple(fields["anchors"])
+        self.settings = StoreSettings(**fields)
+
+    @classmethod
+    def create(cls, path: Path, settings: StoreSettings) -> StateStore:
+        """Open the store at `path`, making it where there is none.
+
+        Raises:
+            GeomrlError: it holds states of other settings.
+        """
+        index = path / "store.json"
+        now = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}
+        if index.exists():
+            check_same_settings(path, "states", read_json(index), now)
+        else:
+            write_json(index, now)
+        return cls(path)
+
+    @property
+    def n_shards(self) -> int:
+        """The number of shards of the whole store."""
+        return -(-self.settings.n_rollouts // self.settings.shard_rollouts)
+
+    def shard_range(self, shard: int) -> range:
+        """Return the rows of the rollout table that a shard covers."""
+        start = shard * self.settings.shard_rollouts
+        return range(start, min(start + self.settings.shard_rollouts, self.settings.n_rollouts))
+
+    def _tensors(self, shard: int) -> Path:
+        return self.path / f"shard-{shard:05d}.safetensors"
+
+    def _rows(self, shard: int) -> Path:
+        return self.path / f"shard-{shard:05d}.parquet"
+
+    def missing_shards(self) -> list[int]:
+        """Return the shards that are not there yet."""
+        return [
+            shard
+            for shard in range(self.n_shards)
+            if not (self._rows(shard).exists() and self._tensors(shard).exists())
+        ]
+
+    def write_shard(self, shard: int, rows: pd.DataFrame, states: Mapping[str, Tensor]) -> None:
+        """Write one shard, whole or not at all; `states` are [states, hidden] by layer."""
+        with atomic_path(self._tensors(shard)) as temporary:
+            save_file({name: state.contiguous() for name, state in states.items()}, temporary)
+        write_parquet(self._rows(shard), rows, ROW_SCHEMA)
+
+    def rows(self) -> pd.DataFrame:
+        """Return every (rollout, anchor) row, absent anchors with their reason included.
+
+        Raises:
+            GeomrlError: a shard is missing or torn.
+        """
+        return pd.concat([rows for _, rows in self._whole_shards()], ignore_index=True)
+
+    def read(self, layer: str, anchor: str) -> tuple[pd.DataFrame, Float[np.ndarray, "rows hidden"]]:
+        """Return the rows that have this anchor, and their float32 states at one layer.
+
+        No other layer's tensor is read from the disk.
+
+        Raises:
+            GeomrlError: the layer or anchor is not stored; a shard is missing or torn.
+        """
+        for kind, name, stored in (
+            ("layer", layer, self.settings.layers),
+            ("anchor", anchor, self.settings.anchors),
+        ):
+            if name not in stored:
+                raise GeomrlError(
+                    f"{self.path}: {kind} '{name}' is not stored; it has {', '.join(stored)}. Probe "
+                    f"again with --{kind}s and another --out to read others"
+                )
+        frames, states = [], []
+        for shard, rows in self._whole_shards():
+            here = rows[(rows["anchor"] == anchor) & rows["state_row"].notna()]
+            frames.append(here)
+            states.append(self._read_layer(shard, layer, here["state_row"].astype(int).tolist()))
+        table = pd.concat(frames, ignore_index=True).drop(columns=["anchor", "state_row", "reason"])
+        return table, np.concatenate(states)
+
+    def _whole_shards(self) -> Iterator[tuple[int, pd.DataFrame]]:
+        missing = self.missing_shards()
+        if missing:
+            raise GeomrlError(
+                f"{self.path}: {len(missing)} of {self.n_shards} shards are missing (first: {missing[0]}); "
+                "run the same `geomrl probe` command again: it makes only those"
+            )
+        for shard in range(self.n_shards):
+            yield shard, read_parquet(self._rows(shard)).astype(_INTEGERS)
+
+    def _read_layer(
+        self, shard: int, layer: str, rows: Sequence[int]
+    ) -> Float[np.ndarray, "rows hidden"]:
+        path = self._tensors(shard)
+        try:
+            with safe_open(path, framework="pt") as file:
+                return file.get_tensor(layer)[torch.tensor(rows, dtype=torch.long)].float().numpy()
+        except (SafetensorError, IndexError) as error:
+            raise GeomrlError(
+                f"{path}: torn or not of this store ({error}); delete it and run the same "
+                "`geomrl probe` command again: it makes only this shard"
+            ) from error
+
+
+def absences(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Return, by anchor, how many rollouts lack it for which reason."""
+    lacking = rows[rows["reason"].notna()]
+    counts = lacking.groupby(["anchor", "reason"]).size()
+    found: dict[str, dict[str, Any]] = {}
+    for (anchor, reason), count in counts.items():  # type: ignore[misc]
+        found.setdefault(str(anchor), {})[str(reason)] = int(count)
+    return found

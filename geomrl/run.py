@@ -1,0 +1,140 @@
+"""A run directory: rollouts, states, similarity and pictures of one policy, opened for reading."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from geomrl.errors import GeomrlError
+from geomrl.files import read_json, read_parquet
+from geomrl.manifest import read_manifest
+from geomrl.probe.store import StateStore
+from geomrl.rollout.table import read_rollouts
+
+LABELS = ["benchmark", "problem_id", "sample", "verdict", "answer", "answer_class", "gold"]
+
+
+class Run:
+    """What `geomrl rollout`, `probe` and `figures` left in a folder.
+
+    Tables are read when they are first asked for, states one layer at a time.
+
+    Args:
+        path: the folder.
+        encoder: whose states and similarities are read, where the run holds those of several.
+
+    Raises:
+        GeomrlError: the folder does not exist or holds no manifest.
+    """
+
+    def __init__(self, path: Path | str, encoder: str | None = None) -> None:
+        self.path = Path(path)
+        self.encoder = encoder
+        if not (self.path / "manifest.json").exists():
+            raise GeomrlError(
+                f"{self.path}: not a run directory (no manifest.json in it); make one with "
+                "`geomrl rollout` or `geomrl probe`"
+            )
+
+    def __repr__(self) -> str:
+        """Name the folder."""
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What made the run: settings, commands, versions, hashes, by step."""
+        return read_manifest(self.path)
+
+    @cached_property
+    def rollouts(self) -> pd.DataFrame:
+        """One row a rollout: prompt, response, token ids, verdict, answer class and how it was made."""
+        return read_rollouts(self.path / "rollouts.parquet")
+
+    @cached_property
+    def similarity(self) -> pd.DataFrame:
+        """The tidy table of similarities, contrasts and tests."""
+        table = read_parquet(self.path / "similarity.parquet")
+        return table if self.encoder is None else table[table["encoder"] == self.encoder]
+
+    @cached_property
+    def replacement(self) -> pd.DataFrame:
+        """The tidy table of interventions (`geomrl probe --replace`)."""
+        return read_parquet(self.path / "replacement.parquet")
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The headline figures, as printed."""
+        return read_json(self.path / "summary.json")
+
+    @property
+    def encoders(self) -> list[str]:
+        """The encoders whose states the run holds."""
+        return sorted(path.parent.name for path in self.path.glob("states/*/store.json"))
+
+    def store(self, encoder: str | None = None) -> StateStore:
+        """Return an encoder's state store; with one encoder it need not be named.
+
+        Raises:
+            GeomrlError: there is none, or several and none is named.
+        """
+        names = self.encoders
+        encoder = encoder or self.encoder
+        if encoder is None and len(names) == 1:
+            encoder = names[0]
+        if encoder not in names:
+            what = "which encoder?" if encoder is None else f"no states of encoder '{encoder}'"
+            raise GeomrlError(
+                f"{self.path}: {what} (there is: {', '.join(names) or 'none'}); "
+                "make states with `geomrl probe MODEL --out RUN`"
+            )
+        return StateStore(self.path / "states" / str(encoder))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers that are stored, in forward order."""
+        return self.store().settings.layers
+
+    @property
+    def anchors(self) -> tuple[str, ...]:
+        """The anchors that are stored."""
+        return self.store().settings.anchors
+
+    def states(
+        self,
+        layer: str | int = "final",
+        anchor: str = "before_marker",
+        encoder: str | None = None,
+    ) -> tuple[pd.DataFrame, Float[np.ndarray, "rows hidden"]]:
+        """Return the states at one layer and anchor, with what is known of each row.
+
+        Args:
+            layer: "0" .. "L" or "final"; integers are taken too.
+            anchor: an anchor's name.
+            encoder: needed where the run holds states of several.
+
+        Returns:
+            rows: one row a rollout that has the anchor: rollout_id, token_index (into response_ids;
+                -1 is the prompt's last token), flags, token ids, next_logprob, entropy, and the
+                rollout's labels.
+            states: float32 [rows, hidden], in the same order.
+
+        Raises:
+            GeomrlError: the layer or anchor is not stored; the store is torn or incomplete.
+        """
+        rows, states = self.store(encoder).read(str(layer), anchor)
+        labels = self.rollouts.set_index("rollout_id")[LABELS]
+        return rows.join(labels, on="rollout_id"), states
+
+
+def open_run(path: Path | str, encoder: str | None = None) -> Run:
+    """Open a run directory; `encoder` chooses where it holds states of several.
+
+    Raises:
+        GeomrlError: it is none.
+    """
+    return Run(path, encoder)

@@ -1,0 +1,348 @@
+"""The steps that the command line calls, for Python: rollouts, import, probe, replace.
+
+Each reads what the one before wrote into the run directory, resumes where it stopped, and returns
+the opened run.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from geomrl.errors import GeomrlError
+from geomrl.files import file_hash, write_json, write_parquet
+from geomrl.manifest import read_manifest, record_step
+from geomrl.models import LoadedModel, load_model, load_tokenizer, quiet_transformers
+from geomrl.models import vocabulary_hash as hash_vocabulary
+from geomrl.probe.devices import fill_store_on_devices
+from geomrl.probe.extraction import (
+    ExtractionConfig,
+    ModelProbe,
+    encoder_folder,
+    fill_store,
+    size_estimate,
+    store_settings,
+)
+from geomrl.probe.intervention import build_trials, summarise_replacement
+from geomrl.probe.intervention import replace as replace_states
+from geomrl.probe.similarity import similarity_table
+from geomrl.probe.store import StateStore
+from geomrl.problems.problem import load_problems
+from geomrl.progress import progress_bar
+from geomrl.rollout.generate import RolloutConfig, generate_rollouts
+from geomrl.rollout.importing import ImportConfig, check_ids_fit
+from geomrl.rollout.importing import import_rollouts as read_foreign_rollouts
+from geomrl.rollout.table import write_rollouts
+from geomrl.rollout.transformers_engine import TransformersEngine
+from geomrl.run import Run, open_run
+from geomrl.summary import summarise
+from geomrl.verify.marker import BOXED, parse_marker
+from geomrl.verify.verifier import MathVerifier
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How to load a model. `devices`: "auto", "cpu", "cuda:1", or several with commas."""
+
+    devices: str = "auto"
+    dtype: str = "auto"
+    trust_remote_code: bool = False
+    allow_pickle: bool = False
+
+    @property
+    def device_list(self) -> list[str]:
+        """The devices by name."""
+        return [name.strip() for name in self.devices.split(",") if name.strip()] or ["auto"]
+
+    def load(self, name: str) -> LoadedModel:
+        """Load a model on the first device."""
+        quiet_transformers()
+        return load_model(name, device=self.device_list[0], **self.loading())
+
+    def loading(self) -> dict[str, Any]:
+        """Return what `load_model` takes besides name and device."""
+        return {key: value for key, value in asdict(self).items() if key != "devices"}
+
+
+def make_rollouts(
+    model: str | LoadedModel,
+    problems: str,
+    out: Path | str,
+    *,
+    config: RolloutConfig | None = None,
+    limit: int | None = None,
+    columns: dict[str, str] | None = None,
+    marker: str = BOXED,
+    options: ModelOptions | None = None,
+    show: bool = True,
+) -> Run:
+    """Sample and grade rollouts of a model into a run directory.
+
+    Args:
+        model: a hub id, a folder, "reasoner", or a model that is loaded.
+        problems: benchmark names with commas, or a JSONL/parquet file.
+        out: the run directory.
+        config: how many samples and how they are drawn.
+        limit: the first so many problems only.
+        columns: a problem file's column names, ours -> its.
+        marker: the answer marker's specification.
+        options: how to load the model.
+        show: show a progress bar.
+
+    Raises:
+        GeomrlError: see the message; the run keeps every chunk that was finished.
+    """
+    run = Path(out)
+    loaded = _loaded(model, options)
+    chosen = load_problems(problems, limit=limit, columns=columns)
+    config = config or RolloutConfig()
+    engine = TransformersEngine(loaded)
+    with (
+        MathVerifier(marker=parse_marker(marker)) as verifier,
+        progress_bar("rollouts", "rollouts", show=show) as update,
+    ):
+        table_is_there = (run / "rollouts.parquet").exists()
+        if table_is_there:
+            from geomrl.rollout.generate import rollout_settings
+
+            record_step(run, "rollouts", rollout_settings(loaded, verifier, chosen, config))
+        else:
+            generate_rollouts(loaded, engine, verifier, chosen, config, run, update)
+    return open_run(run)
+
+
+def import_rollouts(
+    file: Path | str,
+    model: str | LoadedModel,
+    out: Path | str,
+    *,
+    config: ImportConfig | None = None,
+    marker: str = BOXED,
+    options: ModelOptions | None = None,
+    show: bool = True,
+) -> Run:
+    """Bring rollouts of another tool into a run directory, graded or with their own labels.
+
+    Only the model's tokenizer is used.
+
+    Raises:
+        GeomrlError: the file or a row of it cannot be used; see the message.
+    """
+    run, file = Path(out), Path(file)
+    config = config or ImportConfig()
+    if not file.exists():
+        raise GeomrlError(f"{file}: no such file; check the path")
+    if isinstance(model, LoadedModel):
+        name, tokenizer = model.name, model.tokenizer
+    else:
+        quiet_transformers()
+        trust = (options or ModelOptions()).trust_remote_code
+        name, tokenizer = model, load_tokenizer(model, trust_remote_code=trust)
+    vocabulary = hash_vocabulary(tokenizer)
+    settings = {
+        "imported": str(file.resolve()),
+        "file_hash": file_hash(file),
+        "vocabulary": vocabulary,
+        "tokenizer": name,
+        "marker": parse_marker(marker).spec,
+        **{k: dict(v) if isinstance(v, dict) else v for k, v in asdict(config).items()},
+    }
+    record_step(run, "rollouts", settings)
+    if not (run / "rollouts.parquet").exists():
+        with (
+            MathVerifier(marker=parse_marker(marker)) as verifier,
+            progress_bar("grading", "rollouts", show=show) as update,
+        ):
+            table = read_foreign_rollouts(file, tokenizer, verifier, config, update)
+        write_rollouts(run / "rollouts.parquet", table)
+    return open_run(run)
+
+
+def probe(
+    model: str | LoadedModel,
+    out: Path | str,
+    *,
+    config: ExtractionConfig | None = None,
+    seed: int = 0,
+    n_boot: int = 2000,
+    n_perm: int = 1000,
+    options: ModelOptions | None = None,
+    show: bool = True,
+    say: Say = lambda line: None,
+) -> Run:
+    """Read anchor states of a run's rollouts and compute similarity and summary.
+
+    Args:
+        model: the encoder; it may be another model than the policy, of the same vocabulary.
+        out: a run directory with rollouts.
+        config: layers, anchors, batch size.
+        seed: of every draw in the statistics.
+        n_boot: bootstrap draws.
+        n_perm: permutations.
+        options: how to load the model; several devices share the shards.
+        show: show progress bars.
+        say: told a line for the user (size estimate, warnings).
+
+    Raises:
+        GeomrlError: see the message; finished shards are kept.
+    """
+    run = open_run(out)
+    options = options or ModelOptions()
+    loaded = _loaded(model, options)
+    check_belongs(run, loaded)
+    reader = ModelProbe(loaded)
+    settings = store_settings(reader, run.rollouts, run_marker(run), config or ExtractionConfig())
+    say(
+        f"states: {settings.n_rollouts} rollouts x {len(settings.anchors)} anchors x "
+        f"{len(settings.layers)} layers, at most {size_estimate(settings) / 1e6:.1f} MB on disk"
+    )
+    store = StateStore.create(encoder_folder(run.path, loaded), settings)
+    record_step(run.path, f"states/{loaded.key}", {"encoder": loaded.name, **options.loading()})
+    _extract(run, reader, store, options, show)
+    table, notes = _similarity(run, loaded, store, seed, n_boot, n_perm, show)
+    for note in notes:
+        say(f"note: {note}")
+    write_parquet(run.path / "similarity.parquet", table)
+    table.to_csv(run.path / "similarity.csv", index=False)
+    run = open_run(out)
+    write_json(run.path / "summary.json", summarise(run, loaded.key, notes, seed=seed, n_boot=n_boot))
+    return run
+
+
+def replace_anchor(
+    model: str | LoadedModel,
+    out: Path | str,
+    *,
+    anchor: str = "before_marker",
+    layers: Sequence[str | int] | None = None,
+    seed: int = 0,
+    n_boot: int = 2000,
+    batch_tokens: int = 16384,
+    options: ModelOptions | None = None,
+    show: bool = True,
+) -> pd.DataFrame:
+    """Replace anchor states and measure the change in the correct answer's log-probability.
+
+    Returns the summary by layer, arm and verdict; `replacement.parquet` and `.csv` hold it, and
+    `replacement_rollouts.parquet` every rollout's change.
+
+    Raises:
+        GeomrlError: no group has two correct rollouts with this anchor.
+    """
+    run = open_run(out)
+    loaded = _loaded(model, options)
+    check_belongs(run, loaded)
+    reader = ModelProbe(loaded)
+    trials = build_trials(reader, run.rollouts, run_marker(run), anchor)
+    with progress_bar("replacing", "forwards", show=show) as update:
+        each = replace_states(
+            reader, trials, reader.layers(layers), anchor=anchor, seed=seed,
+            batch_tokens=batch_tokens, progress=update,
+        )  # fmt: skip
+    table = summarise_replacement(each, seed=seed, n_boot=n_boot).assign(encoder=loaded.key)
+    write_parquet(run.path / "replacement_rollouts.parquet", each)
+    write_parquet(run.path / "replacement.parquet", table)
+    table.to_csv(run.path / "replacement.csv", index=False)
+    return table
+
+
+def run_marker(run: Run) -> Any:
+    """Return the marker that a run's rollouts were graded by."""
+    return parse_marker(run.manifest["rollouts"]["settings"]["marker"])
+
+
+def check_belongs(run: Run, loaded: LoadedModel) -> None:
+    """Refuse rollouts whose tokens are not this model's.
+
+    Raises:
+        GeomrlError: the vocabularies differ, or an id says something else than the text.
+    """
+    made_with = read_manifest(run.path).get("rollouts", {}).get("settings", {}).get("vocabulary")
+    if made_with != loaded.vocabulary:
+        raise GeomrlError(
+            f"{run.path}: its rollouts were tokenised with another vocabulary than {loaded.name}'s. "
+            f"Tokenise their text again: geomrl probe {loaded.name} --rollouts "
+            f"{run.path / 'rollouts.parquet'} --retokenize --out ANOTHER_RUN"
+        )
+    check_ids_fit(run.rollouts, loaded.tokenizer, run.path / "rollouts.parquet", limit=20)
+
+
+def _loaded(model: str | LoadedModel, options: ModelOptions | None) -> LoadedModel:
+    return model if isinstance(model, LoadedModel) else (options or ModelOptions()).load(model)
+
+
+def _extract(
+    run: Run, reader: ModelProbe, store: StateStore, options: ModelOptions, show: bool
+) -> None:
+    """Make the store's missing shards, on one device or several."""
+    missing = store.missing_shards()
+    todo = sum(len(store.shard_range(shard)) for shard in missing)
+    total, done = len(run.rollouts), len(run.rollouts) - todo
+    with progress_bar("states", "rollouts", show=show) as update:
+
+        def tick(more: int) -> None:
+            nonlocal done
+            done += more
+            update(done, total)
+
+        update(done, total)
+        marker = run_marker(run)
+        if len(options.device_list) == 1 or not missing:
+            fill_store(reader, run.rollouts, marker, store, missing, tick)
+        else:
+            load = {"name": reader.loaded.name, **options.loading()}
+            fill_store_on_devices(
+                options.device_list, run.path, store.path, marker.spec, load, missing, tick
+            )
+
+
+def _similarity(
+    run: Run, loaded: LoadedModel, store: StateStore, seed: int, n_boot: int, n_perm: int, show: bool
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return this encoder's rows for every benchmark, with those of other encoders kept."""
+    tables, notes = [], []
+    labels = run.rollouts
+    benchmarks = list(labels["benchmark"].unique())
+    policy = labels["policy"].dropna()
+    steps = labels["policy_step"].dropna()
+    layers, anchors = store.settings.layers, store.settings.anchors
+    with progress_bar("similarity", "layer x anchor", show=show) as update:
+        done, total = 0, len(benchmarks) * len(layers) * len(anchors)
+
+        def tick(_: str) -> None:
+            nonlocal done
+            done += 1
+            update(min(done, total), total)
+
+        for benchmark in benchmarks:
+
+            def read(layer: str, anchor: str, benchmark: str = benchmark) -> Any:
+                rows, states = run.states(layer, anchor, loaded.key)
+                here = (rows["benchmark"] == benchmark).to_numpy()
+                return rows[here].reset_index(drop=True), states[here]
+
+            result = similarity_table(
+                read, layers, anchors, seed=seed, n_boot=n_boot, n_perm=n_perm, progress=tick,
+                context={
+                    "policy": policy.iloc[0] if len(policy) else "unknown",
+                    "encoder": loaded.key,
+                    "step": steps.iloc[0] if len(steps) else pd.NA,
+                    "benchmark": benchmark,
+                },
+            )  # fmt: skip
+            tables.append(result.table)
+            notes += [n if len(benchmarks) == 1 else f"{benchmark}: {n}" for n in result.notes]
+    path = run.path / "similarity.parquet"
+    if path.exists():
+        before = run.similarity
+        tables.append(before[before["encoder"] != loaded.key])
+    return pd.concat(tables, ignore_index=True), notes

@@ -1,0 +1,83 @@
+"""The headline of a run, as printed and as written to `summary.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from geomrl.manifest import versions
+from geomrl.probe.similarity import headline
+from geomrl.probe.store import absences
+from geomrl.run import Run
+from geomrl.stats.intervals import Interval, mean_interval
+from geomrl.stats.passk import pass_at_k
+
+KS = (1, 2, 4, 8, 16, 32, 64)
+
+
+def summarise(
+    run: Run, encoder: str, notes: list[str], *, seed: int = 0, n_boot: int = 2000
+) -> dict[str, Any]:
+    """Return the run's headline figures, in JSON's types."""
+    rollouts = run.rollouts
+    sources = {name: run.similarity["benchmark"] == name for name in rollouts["benchmark"].unique()}
+    return {
+        "run": str(run.path),
+        "policy": next(iter(rollouts["policy"].dropna()), "unknown"),
+        "encoder": encoder,
+        "seed": seed,
+        "n_boot": n_boot,
+        "versions": versions(),
+        "benchmarks": {
+            name: {
+                **_accuracy(rollouts[rollouts["benchmark"] == name], str(name), seed, n_boot),
+                "headline": _records(headline(run.similarity[rows & (run.similarity["encoder"] == encoder)])),
+            }
+            for name, rows in sources.items()
+        },
+        "absent_anchors": absences(run.store(encoder).rows()),
+        "notes": notes,
+    }
+
+
+def _accuracy(rollouts: pd.DataFrame, name: str, seed: int, n_boot: int) -> dict[str, Any]:
+    """Return verdict counts and pass@k with intervals by problem."""
+    right = (rollouts["verdict"] == "correct").groupby(rollouts["problem_id"], sort=False)
+    sizes, correct = right.size(), right.sum()
+    found: dict[str, Any] = {
+        "n_problems": len(sizes),
+        "n_rollouts": len(rollouts),
+        "verdicts": rollouts["verdict"].value_counts().to_dict(),
+        "mixed_problems": int(((correct > 0) & (correct < sizes)).sum()),
+        "pass@1": interval_dict(
+            mean_interval(
+                (correct / sizes).to_numpy(), seed=seed, label=f"{name}/pass@1", n_boot=n_boot,
+                bounds=(0.0, 1.0),
+            )
+        ),
+    }  # fmt: skip
+    if sizes.nunique() != 1:
+        found["pass@k"] = f"not computed: groups of {sizes.min()} to {sizes.max()} samples"
+        return found
+    n = int(sizes.iloc[0])
+    found["samples"] = n
+    for k in (k for k in KS if 1 < k <= n):
+        each = pass_at_k(correct.to_numpy(), n, k)
+        interval = mean_interval(
+            each, seed=seed, label=f"{name}/pass@{k}", n_boot=n_boot, bounds=(0.0, 1.0)
+        )
+        found[f"pass@{k}"] = interval_dict(interval)
+    return found
+
+
+def interval_dict(interval: Interval) -> dict[str, float | int | None]:
+    """Return an interval in JSON's types (NaN becomes null)."""
+    numbers = {"value": interval.value, "low": interval.low, "high": interval.high}
+    clean = {k: None if v != v else round(float(v), 6) for k, v in numbers.items()}
+    return {**clean, "n_problems": interval.n_clusters}
+
+
+def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    rounded = frame.round(6).astype(object)
+    return rounded.where(rounded.notna(), None).to_dict("records")  # type: ignore[return-value]
