@@ -80,10 +80,16 @@ def read_json(path: Path) -> Any:
 
 
 def write_parquet(path: Path, frame: pd.DataFrame, schema: pa.Schema | None = None) -> None:
-    """Write a table as zstd parquet, atomically; `schema` fixes the column types."""
+    """Write a table as zstd parquet, atomically; `schema` fixes columns and types."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if schema is not None:
+        frame = frame.reindex(columns=schema.names)
+        # pandas makes an empty column float, which pyarrow does not turn into lists.
+        empty = [name for name in frame if frame[name].isna().all()]
+        frame = frame.astype(dict.fromkeys(empty, object))
+        frame[empty] = None
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")

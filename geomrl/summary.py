@@ -21,7 +21,7 @@ def summarise(
 ) -> dict[str, Any]:
     """Return the run's headline figures, in JSON's types."""
     rollouts = run.rollouts
-    sources = {name: run.similarity["benchmark"] == name for name in rollouts["benchmark"].unique()}
+    table = run.similarity[run.similarity["encoder"] == encoder]
     return {
         "run": str(run.path),
         "policy": next(iter(rollouts["policy"].dropna()), "unknown"),
@@ -31,10 +31,10 @@ def summarise(
         "versions": versions(),
         "benchmarks": {
             name: {
-                **_accuracy(rollouts[rollouts["benchmark"] == name], str(name), seed, n_boot),
-                "headline": _records(headline(run.similarity[rows & (run.similarity["encoder"] == encoder)])),
+                **_accuracy(rollouts[rollouts["benchmark"] == name], name, seed, n_boot),
+                **_headline(table[table["benchmark"] == name]),
             }
-            for name, rows in sources.items()
+            for name in rollouts["benchmark"].unique()
         },
         "absent_anchors": absences(run.store(encoder).rows()),
         "notes": notes,
@@ -78,6 +78,9 @@ def interval_dict(interval: Interval) -> dict[str, float | int | None]:
     return {**clean, "n_problems": interval.n_clusters}
 
 
-def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:
+def _headline(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the headline table and where it was read."""
+    frame = headline(table)
     rounded = frame.round(6).astype(object)
-    return rounded.where(rounded.notna(), None).to_dict("records")  # type: ignore[return-value]
+    records = rounded.where(rounded.notna(), None).to_dict("records")
+    return {"headline_at": dict(frame.attrs), "headline": records}

@@ -49,7 +49,7 @@ def copy(probed, tmp_path):
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_states_equal_unpadded_forwards_of_a_saved_checkpoint(architecture, tmp_path):
     folder = save_model(tmp_path / "model", architecture)
-    import_lines(folder, tmp_path / "run", rollout_lines(n_problems=3, n_samples=4))
+    import_lines(folder, tmp_path / "run", rollout_lines(n_problems=2))
     run = steps.probe(str(folder), tmp_path / "run", config=CONFIG, **FAST)
     plain = AutoModelForCausalLM.from_pretrained(folder).eval()
     norm = plain.get_submodule(find_decoder(plain).norm)

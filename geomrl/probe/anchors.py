@@ -22,6 +22,7 @@ abstract); which token index that means is our assumption.
 from __future__ import annotations
 
 import re
+import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -200,9 +201,9 @@ def _byte_length(text: str) -> int:
 
 
 def _visible(text: str) -> str:
-    """Return the text without white space and without what is not valid UTF-8."""
+    """Return the text without white space and invalid UTF-8, composed as tokenizers compose it."""
     valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "ignore").replace("\ufffd", "")
-    return "".join(valid.split())
+    return unicodedata.normalize("NFC", "".join(valid.split()))
 
 
 def _find(name: str, layout: _Layout) -> Anchor:

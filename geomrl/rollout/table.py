@@ -54,7 +54,7 @@ def rollout_id(benchmark: str, problem_id: str, sample: int) -> str:
 
 def write_rollouts(path: Path, rollouts: pd.DataFrame) -> None:
     """Write a rollout table with the fixed schema, atomically; absent columns become null."""
-    write_parquet(path, rollouts.reindex(columns=list(COLUMNS)), SCHEMA)
+    write_parquet(path, rollouts, SCHEMA)
 
 
 def read_rollouts(path: Path) -> pd.DataFrame:

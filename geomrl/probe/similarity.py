@@ -1,0 +1,352 @@
+"""The similarity table: every cell, contrast, test and spectrum, by layer and anchor.
+
+A raw cosine proves nothing by itself, so the table holds each figure with its controls side by
+side: three spaces, the cells that share an answer, the floor, and permutation tests. Only verdicts
+`correct` and `wrong` take part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from geomrl.errors import GeomrlError
+from geomrl.probe.cells import Estimate, cross_cells, estimate_cells, within_cells
+from geomrl.probe.groups import Groups, group_rows
+from geomrl.probe.label_tests import (
+    AnswerDraws,
+    VerdictDraws,
+    answer_statistics,
+    draw_answers,
+    draw_verdicts,
+    verdict_statistics,
+)
+from geomrl.probe.spaces import SPACES, Refusal, build_space
+from geomrl.probe.spectrum import matched_spectra, residual_share
+from geomrl.stats.permutation import max_statistic_p
+
+CONTEXT = ("policy", "encoder", "step", "benchmark")
+COLUMNS = (
+    *CONTEXT, "layer", "anchor", "measure", "cell", "space", "weighting", "value", "low", "high",
+    "p", "n_problems", "n_pairs", "n_boot", "seed",
+)  # fmt: skip
+TESTED = {"permutation_correctness": "CC-II", "permutation_answer_class": "CC-II_same_answer"}
+"""The contrast that each permutation test studentises."""
+_LABEL = "similarity"  # all intervals over the same number of problems share their draws
+
+_PAIRED = ("CC", "II", "CI")
+
+Row = dict[str, Any]
+Statistics = dict[tuple[str, str], dict[str, Float[np.ndarray, " m1"]]]
+"""By (measure, space), then layer: a test's statistics, on the true labels first."""
+ReadStates = Callable[[str, str], tuple[pd.DataFrame, Float[np.ndarray, "rows d"]]]
+
+
+@dataclass(frozen=True)
+class SimilarityResult:
+    """The tidy table, one value a row, and what the user should know about it."""
+
+    table: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def similarity_table(
+    read_states: ReadStates,
+    layers: Sequence[str],
+    anchors: Sequence[str],
+    *,
+    context: Mapping[str, object],
+    seed: int = 0,
+    n_boot: int = 2000,
+    n_perm: int = 1000,
+    progress: Callable[[str], None] | None = None,
+) -> SimilarityResult:
+    """Return the similarity table of one encoder's states.
+
+    One layer's states are in memory at a time. Draws depend on the seed, the problem ids and the
+    measure, so that adding a layer or an anchor changes no other row, except for p values, which
+    are adjusted over all layers of their anchor and space.
+
+    Args:
+        read_states: (layer, anchor) -> rows (rollout_id, problem_id, verdict, answer_class, gold;
+            a rollout without the anchor has no row) and float states [rows, d], aligned. All
+            layers of an anchor have the same rollouts.
+        layers: layer names, as stored.
+        anchors: anchor names, as stored.
+        context: policy, encoder, step and benchmark: constant columns.
+        seed: of every draw.
+        n_boot: bootstrap draws of each interval.
+        n_perm: relabellings of each permutation test.
+        progress: told "anchor, layer" after each.
+
+    Returns:
+        Columns as in `COLUMNS`. Measures:
+
+        - "cosine": cells and contrasts (see `geomrl.probe.cells`), by space and weighting. The
+          contrasts named in `TESTED` carry their test's p.
+        - "permutation_correctness", "permutation_answer_class": value is the studentised contrast,
+          p two-sided and adjusted over the anchor's layers (see `geomrl.probe.label_tests`).
+        - "residual_share" (cells C, I, all), "effective_rank" and "participation_ratio" (cells C
+          and I, at equal n): on un-normalised states, `space` "raw".
+
+        Intervals are nominally 95 %; `n_boot` 0 marks jackknife-t. What could not be computed is
+        NaN with `n_problems` 0 (the whole space is left out where it is refused) and has a note.
+
+    Raises:
+        GeomrlError: no anchor has a problem with two graded rollouts, or the input is broken.
+    """
+    missing = [name for name in CONTEXT if name not in context]
+    if missing:
+        raise GeomrlError(f"similarity context lacks {', '.join(missing)}: give these constants")
+    rows: list[Row] = []
+    notes = _Notes()
+    settings = _Settings(seed, n_boot, n_perm)
+    for anchor in anchors:
+        rows += _anchor_rows(read_states, layers, anchor, settings, notes, progress)
+    if not any(
+        row["measure"] == "cosine" and row["cell"] in _PAIRED and row["n_pairs"] for row in rows
+    ):
+        raise GeomrlError(
+            f"states at anchors {', '.join(anchors) or '(none)'}: no problem has two graded "
+            f"rollouts (verdict correct or wrong) there, so there is no pair to compare. Draw "
+            f"several rollouts a problem, give longer responses room to reach the answer marker, "
+            f"or probe an anchor that needs no marker, such as response_last"
+        )
+    constant = {name: context[name] for name in CONTEXT}
+    table = pd.DataFrame(rows).assign(**constant, seed=seed)  # type: ignore[arg-type]
+    return SimilarityResult(table[list(COLUMNS)], notes.lines())
+
+
+def headline(
+    table: pd.DataFrame, layer: str = "final", anchor: str = "before_marker"
+) -> pd.DataFrame:
+    """Return the cells at one layer and anchor, raw and centred side by side, for printing.
+
+    Columns: cell, raw, raw_low, raw_high, centred, centred_low, centred_high, n_problems. Rows are
+    the cells, the floor among them, then the matched contrasts, weighted by problem. Falls back on
+    the last layer and the first anchor of the table where the named ones are not in it; the frame
+    has them in `attrs`.
+    """
+    layer = layer if layer in set(table["layer"]) else str(table["layer"].iloc[-1])
+    anchor = anchor if anchor in set(table["anchor"]) else str(table["anchor"].iloc[0])
+    rows = table[
+        (table["layer"] == layer)
+        & (table["anchor"] == anchor)
+        & (table["measure"] == "cosine")
+        & (table["weighting"] == "problem")
+    ]
+    cells = rows.drop_duplicates("cell").set_index("cell")
+    frame = pd.DataFrame(index=cells.index)
+    for space in ("raw", "centred"):
+        here = rows[rows["space"] == space].set_index("cell")
+        for column, name in (("value", space), ("low", f"{space}_low"), ("high", f"{space}_high")):
+            frame[name] = here[column].reindex(frame.index)
+    frame["n_problems"] = cells["n_problems"]
+    frame = frame.reset_index()
+    frame.attrs.update(layer=layer, anchor=anchor)
+    return frame
+
+
+@dataclass(frozen=True)
+class _Settings:
+    seed: int
+    n_boot: int
+    n_perm: int
+
+
+@dataclass(frozen=True)
+class _Labels:
+    """What an anchor's labels fix for all its layers."""
+
+    groups: Groups
+    verdicts: VerdictDraws
+    answers: AnswerDraws
+
+
+@dataclass
+class _Notes:
+    """Notes without repeats, each with the places it holds for."""
+
+    places: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, text: str, place: str) -> None:
+        """Note `text`, which holds at `place`."""
+        self.places.setdefault(text, []).append(place)
+
+    def lines(self, most: int = 3) -> tuple[str, ...]:
+        """Return one line a note, with its first places."""
+        found = []
+        for text, places in self.places.items():
+            unique = list(dict.fromkeys(places))
+            more = f" and {len(unique) - most} more" if len(unique) > most else ""
+            found.append(f"{text} [{'; '.join(unique[:most])}{more}]")
+        return tuple(found)
+
+
+def _anchor_rows(
+    read_states: ReadStates,
+    layers: Sequence[str],
+    anchor: str,
+    settings: _Settings,
+    notes: _Notes,
+    progress: Callable[[str], None] | None,
+) -> list[Row]:
+    """Return one anchor's rows over all layers."""
+    rows: list[Row] = []
+    statistics: Statistics = {}
+    labels: _Labels | None = None
+    for layer in layers:
+        table, states = read_states(layer, anchor)
+        groups = group_rows(table)
+        if labels is None:
+            labels = _labels(groups, settings)
+            _note_labels(labels, notes, anchor)
+        _check_aligned(table, states, groups, labels.groups, f"layer {layer}, anchor {anchor}")
+        if groups.n_problems:
+            found = _layer_rows(states[groups.order], labels, layer, anchor, settings, notes)
+            rows += found[0]
+            for test, values in found[1].items():
+                statistics.setdefault(test, {})[layer] = values
+        if progress:
+            progress(f"{anchor}, layer {layer}")
+    return rows + _test_rows(rows, statistics, settings)
+
+
+def _labels(groups: Groups, settings: _Settings) -> _Labels:
+    return _Labels(
+        groups,
+        draw_verdicts(groups, settings.n_perm, seed=settings.seed),
+        draw_answers(groups, settings.n_perm, seed=settings.seed),
+    )
+
+
+def _note_labels(labels: _Labels, notes: _Notes, anchor: str) -> None:
+    groups = labels.groups
+    if not groups.n_problems:
+        notes.add("no graded rollout has this anchor", anchor)
+    elif not (groups.n_correct >= 2).any():
+        notes.add("no problem has two correct rollouts: CC is empty", anchor)
+    if groups.n_problems and not (groups.sizes - groups.n_correct >= 2).any():
+        notes.add("no problem has two wrong rollouts: II is empty", anchor)
+    for n, rule in (
+        (len(labels.verdicts.problems), "two correct and two wrong rollouts: no test of verdicts"),
+        (
+            len(labels.answers.problems),
+            "two correct and two equally wrong answers: no test of answer classes",
+        ),
+    ):
+        if groups.n_problems and n < 2:
+            notes.add(f"{n} problems, of two needed, have {rule}", anchor)
+
+
+def _check_aligned(
+    table: pd.DataFrame,
+    states: Float[np.ndarray, "rows d"],
+    here: Groups,
+    first: Groups,
+    place: str,
+) -> None:
+    if len(table) != len(states):
+        raise GeomrlError(
+            f"{place}: {len(table)} rows but {len(states)} states; they must be aligned, so read "
+            f"both from the same store"
+        )
+    if here.problem_ids != first.problem_ids or not np.array_equal(here.order, first.order):
+        raise GeomrlError(
+            f"{place}: its rollouts differ from those of the first layer; layers can only be "
+            f"compared on the same rows in the same order, so probe this anchor again"
+        )
+
+
+def _layer_rows(
+    states: Float[np.ndarray, "n d"],
+    labels: _Labels,
+    layer: str,
+    anchor: str,
+    settings: _Settings,
+    notes: _Notes,
+) -> tuple[list[Row], dict[tuple[str, str], Float[np.ndarray, " m1"]]]:
+    """Return the rows of one layer, and its test statistics by (measure, space)."""
+    groups, place = labels.groups, f"layer {layer}, {anchor}"
+    rows: list[Row] = []
+    statistics: dict[tuple[str, str], Float[np.ndarray, " m1"]] = {}
+
+    def add(measure: str, space: str, found: Estimate) -> None:
+        if found.interval.warning and found.n_problems:
+            notes.add(found.interval.warning, f"{found.cell} at {anchor}")
+        rows.append({"layer": layer, "anchor": anchor, **_row(measure, space, found)})
+
+    for name in SPACES:
+        space = build_space(name, states, groups, seed=settings.seed)
+        if isinstance(space, Refusal):
+            notes.add(f"no {name} cosines: {space.reason}", place)
+            continue
+        if space.n_without_direction:
+            notes.add(
+                f"{name}: {space.n_without_direction} of {len(states)} states equal the centre, "
+                f"their cosines count as 0",
+                place,
+            )
+        grams = [space.within(p) for p in range(groups.n_problems)]
+        within, across = within_cells(grams, groups), cross_cells(space, groups)
+        for found in estimate_cells(
+            within, across, seed=settings.seed, label=_LABEL, n_boot=settings.n_boot
+        ):
+            add("cosine", name, found)
+        statistics["permutation_correctness", name] = verdict_statistics(grams, labels.verdicts)
+        statistics["permutation_answer_class", name] = answer_statistics(grams, labels.answers)
+    for found in _residual_shares(states, groups):
+        add("residual_share", "raw", found)
+    spectra, n = matched_spectra(states, groups, seed=settings.seed)
+    for (measure, cell), interval in spectra.items():
+        add(measure, "raw", Estimate(cell, "problem", interval, n, 0))
+    return rows, statistics
+
+
+def _residual_shares(states: Float[np.ndarray, "n d"], groups: Groups) -> Iterator[Estimate]:
+    everyone = np.ones(len(states), dtype=bool)
+    for cell, chosen in (("C", groups.correct), ("I", ~groups.correct), ("all", everyone)):
+        sizes = np.bincount(groups.problem[chosen], minlength=groups.n_problems)
+        interval = residual_share(states, groups, chosen)
+        n = interval.n_clusters if np.isfinite(interval.value) else 0
+        yield Estimate(cell, "problem", interval, n, int((sizes * (sizes - 1) // 2).sum()))
+
+
+def _row(measure: str, space: str, found: Estimate) -> Row:
+    return {
+        "measure": measure,
+        "cell": found.cell,
+        "space": space,
+        "weighting": found.weighting,
+        "value": found.interval.value,
+        "low": found.interval.low,
+        "high": found.interval.high,
+        "p": np.nan,
+        "n_problems": found.n_problems,
+        "n_pairs": found.n_pairs,
+        "n_boot": found.interval.n_boot,
+    }
+
+
+def _test_rows(rows: list[Row], statistics: Statistics, settings: _Settings) -> list[Row]:
+    """Return the tests' rows, and set the p of the contrasts among `rows` that they test."""
+    contrasts = {
+        (row["cell"], row["space"], row["layer"]): row
+        for row in rows
+        if row["measure"] == "cosine" and row["weighting"] == "problem"
+    }
+    found: list[Row] = []
+    for (measure, space), by_layer in statistics.items():
+        table = np.stack(list(by_layer.values()), axis=1)  # [1 + permutations, layers]
+        ps = max_statistic_p(table[0], table[1:])
+        for layer, value, p in zip(by_layer, table[0], ps, strict=True):
+            contrast = contrasts[TESTED[measure], space, layer]
+            contrast["p"] = p
+            blank = {"measure": measure, "value": value, "low": np.nan, "high": np.nan}
+            found.append({**contrast, **blank, "n_boot": settings.n_perm})
+    return found

@@ -1,0 +1,111 @@
+"""From a problem's statement to the prompt that a model continues."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from geomrl.errors import GeomrlError
+from geomrl.problems.problem import ARITHMETIC
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PLACEHOLDER = "{problem}"
+PromptKind = Literal["raw", "templated", "messages"]
+
+TEMPLATES = {
+    # Qwen's own wording for its mathematics models.
+    "boxed": PLACEHOLDER
+    + "\nPlease reason step by step, and put your final answer within \\boxed{}.",
+    # The prompt published with DAPO-Math-17k. Its answer line wants the marker
+    # r"re:(?i)Answer\s*:\s*([^\n]+)".
+    "dapo": "Solve the following math problem step by step. The last line of your response should"
+    " be of the form Answer: $Answer (without quotes) where $Answer is the answer to the problem."
+    f'\n\n{PLACEHOLDER}\n\nRemember to put your answer on its own line after "Answer:".',
+    "plain": PLACEHOLDER,
+}
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A rendered prompt: the exact text and the token ids that the model is given.
+
+    `kind` is "templated" where the tokenizer's chat template made the text, "raw" where the text
+    is continued as it stands, and "messages" for an imported chat whose text is not known.
+    """
+
+    text: str
+    ids: list[int]
+    kind: str
+
+
+def default_template(benchmark: str) -> str:
+    """`plain` for the bundled arithmetic task, whose model knows no instructions, else `boxed`."""
+    return "plain" if benchmark == ARITHMETIC else "boxed"
+
+
+def fill_template(template: str, statement: str) -> str:
+    """Put the statement into a named template, or into a string that contains `{problem}`.
+
+    Only `{problem}` is replaced: every other brace is LaTeX and stays.
+
+    Raises:
+        GeomrlError: the template is neither.
+    """
+    text = TEMPLATES.get(template, template)
+    if PLACEHOLDER not in text:
+        raise GeomrlError(
+            f"prompt template '{template}' is neither one of {', '.join(TEMPLATES)} nor a string"
+            f" with '{PLACEHOLDER}' in it: name one, or say where the statement goes"
+        )
+    return text.replace(PLACEHOLDER, statement)
+
+
+def render_prompt(
+    statement: str,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    template: str,
+    system: str | None = None,
+    thinking: bool | None = None,
+) -> Prompt:
+    """Render one statement for one tokenizer.
+
+    With a chat template the filled text becomes the user's message (after `system`, if any), and
+    the ids are those of the rendered text without further special tokens, which the chat template
+    has already written. Without one the text is continued as it stands, with the special tokens
+    that the tokenizer puts in front by itself.
+
+    Args:
+        statement: The problem's text.
+        tokenizer: A transformers tokenizer.
+        template: See `fill_template`.
+        system: A system message.
+        thinking: Passed to the chat template as `enable_thinking` (Qwen3); None leaves it out.
+
+    Raises:
+        GeomrlError: an unknown template; or `system` or `thinking` for a tokenizer without a chat
+            template, where they would be ignored.
+    """
+    user = fill_template(template, statement)
+    if not getattr(tokenizer, "chat_template", None):
+        if system is not None or thinking is not None:
+            option = "system" if system is not None else "thinking"
+            raise GeomrlError(
+                f"prompt option '{option}' needs a chat template, and the tokenizer"
+                f" '{tokenizer.name_or_path}' has none: leave it out"
+            )
+        return Prompt(user, _token_ids(tokenizer, user, special=True), "raw")
+    messages = [{"role": "system", "content": system}] if system is not None else []
+    messages.append({"role": "user", "content": user})
+    options: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
+    text = tokenizer.apply_chat_template(
+        messages, tokenize=False, add_generation_prompt=True, **options
+    )
+    return Prompt(str(text), _token_ids(tokenizer, str(text), special=False), "templated")
+
+
+def _token_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[int]:
+    encoded = tokenizer(text, add_special_tokens=special)
+    return [int(token) for token in encoded["input_ids"]]

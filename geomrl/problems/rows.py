@@ -1,0 +1,211 @@
+"""Problems from rows: local JSONL and parquet files, and the rows of hub datasets.
+
+Only data is read: no pickles, no dataset scripts.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from geomrl.errors import GeomrlError
+from geomrl.problems.problem import Problem
+from geomrl.verify.marker import BOXED, parse_marker
+
+# Tried in this order, in lower case. `solution` comes last: where there is also an answer, it is
+# a worked solution.
+COLUMN_NAMES = {
+    "statement": ("problem", "statement", "question", "prompt"),
+    "gold": (
+        "answer",
+        "gold",
+        "final_answer",
+        "expected_answer",
+        "ground_truth",
+        "target",
+        "reward_model.ground_truth",
+        "solution",
+    ),
+    "id": ("problem_id", "id", "unique_id", "uid", "problem_idx", "extra_info.index", "index"),
+}
+_NEEDED = {"statement": "the problem's text", "gold": "the gold answer"}
+_LONGEST_ANSWER = 300
+
+# The instruction that DAPO-Math-17k wraps around every statement.
+_DAPO_WRAPPER = re.compile(
+    r"^Solve the following math problem step by step\..*?\n\n(?P<statement>.*)\n\n"
+    r'Remember to put your answer on its own line after "Answer:"\.\s*$',
+    re.DOTALL,
+)
+
+
+def read_problems(
+    path: Path, benchmark: str, columns: Mapping[str, str] | None = None
+) -> list[Problem]:
+    """Read a `.jsonl` or `.parquet` file, one problem a row.
+
+    Raises:
+        GeomrlError: the file is missing, torn or empty; a column is missing; an answer is empty;
+            or an id occurs twice. The message names the file and the line.
+    """
+    if not path.exists():
+        raise GeomrlError(f"{path}: no such file; check the path")
+    rows = _jsonl_rows(path) if path.suffix == ".jsonl" else _parquet_rows(path)
+    return problems_of(rows, benchmark, str(path), columns)
+
+
+def problems_of(
+    rows: Iterable[tuple[str, Mapping[str, Any]]],
+    benchmark: str,
+    source: str,
+    columns: Mapping[str, str] | None = None,
+) -> list[Problem]:
+    """Turn (place, row) pairs into problems; `place` names the row in error messages."""
+    problems: list[Problem] = []
+    places: dict[str, str] = {}
+    names: dict[str, str] | None = None
+    for place, row in rows:
+        names = names or _resolve_columns(row, columns or {}, place)
+        problem = _problem_of(row, names, benchmark, place, number=len(problems))
+        if problem.problem_id in places:
+            raise GeomrlError(
+                f"{place}: the id '{problem.problem_id}' was already used at"
+                f" {places[problem.problem_id]}, and rollouts could not be told apart; give each"
+                " problem its own id, or map `id` to another column"
+            )
+        places[problem.problem_id] = place
+        problems.append(problem)
+    if not problems:
+        raise GeomrlError(f"{source}: holds no rows; write at least one problem into it")
+    return problems
+
+
+def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            place = f"{path}, line {number}"
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise GeomrlError(
+                    f"{place}: not valid JSON ({error}); the file was probably cut off while being"
+                    " written: mend or delete that line"
+                ) from error
+            if not isinstance(row, dict):
+                raise GeomrlError(f"{place}: not a JSON object; write one object a line")
+            yield place, row
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    from geomrl.files import read_parquet
+
+    for number, row in enumerate(read_parquet(path).to_dict("records")):
+        yield f"{path}, row {number}", {str(key): _plain(value) for key, value in row.items()}
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's scalars and arrays, which pandas makes of nested columns, as plain Python."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    return None if value != value else value  # NaN: a missing cell
+
+
+def _resolve_columns(
+    row: Mapping[str, Any], columns: Mapping[str, str], place: str
+) -> dict[str, str]:
+    unknown = set(columns) - set(COLUMN_NAMES)
+    if unknown:
+        raise GeomrlError(
+            f"columns {sorted(unknown)} are not known: map only {sorted(COLUMN_NAMES)}"
+        )
+    by_lower_case = {key.lower(): key for key in row}
+    names: dict[str, str] = {}
+    for role, candidates in COLUMN_NAMES.items():
+        if role in columns:
+            names[role] = columns[role]
+            continue
+        for candidate in candidates:
+            first, dot, rest = candidate.partition(".")
+            name = by_lower_case.get(first, first) + dot + rest
+            if _look_up(row, name) is not None or (not dot and name in row):
+                names[role] = name
+                break
+    for role, meaning in _NEEDED.items():
+        if role not in names or (role in columns and not _has(row, names[role])):
+            tried = columns.get(role) or ", ".join(COLUMN_NAMES[role])
+            raise GeomrlError(
+                f"{place}: no column with {meaning} (tried {tried}; found"
+                f" {', '.join(map(str, row))}); name it, as in columns={{'{role}': 'COLUMN'}}"
+            )
+    return names
+
+
+def _has(row: Mapping[str, Any], name: str) -> bool:
+    first, _, rest = name.partition(".")
+    return name in row or (first in row and (not rest or _look_up(row, name) is not None))
+
+
+def _look_up(row: Mapping[str, Any], name: str) -> Any:
+    value: Any = row
+    for step in [name] if name in row else name.split("."):
+        value = value.get(step) if isinstance(value, Mapping) else None
+    return value
+
+
+def _problem_of(
+    row: Mapping[str, Any], names: Mapping[str, str], benchmark: str, place: str, number: int
+) -> Problem:
+    statement = _statement(_look_up(row, names["statement"]))
+    if not statement:
+        raise GeomrlError(
+            f"{place}: the column '{names['statement']}' is empty; fill it in or drop the row"
+        )
+    gold = _gold(_look_up(row, names["gold"]), worked=names["gold"].lower() == "solution")
+    if not gold:
+        raise GeomrlError(
+            f"{place}: the column '{names['gold']}' holds no answer; a problem without a gold"
+            " answer cannot be graded: fill it in or drop the row"
+        )
+    identity = _look_up(row, names["id"]) if "id" in names else None
+    problem_id = f"{benchmark}-{number}" if identity is None else str(identity)
+    used = {name.partition(".")[0] for name in names.values()}
+    meta = {key: value for key, value in row.items() if key not in used}
+    return Problem(problem_id, benchmark, statement, gold, meta)
+
+
+def _statement(value: Any) -> str:
+    """A text, or the last user message of a chat; without the wrapper of DAPO's set."""
+    if isinstance(value, list):
+        users = [m for m in value if isinstance(m, Mapping) and m.get("role") == "user"]
+        value = users[-1].get("content") if users else None
+    text = "" if value is None else str(value).strip()
+    wrapped = _DAPO_WRAPPER.match(text)
+    return wrapped["statement"].strip() if wrapped else text
+
+
+def _gold(value: Any, *, worked: bool) -> str:
+    """The answer itself: of several, all; of a worked solution, its last box or `####`."""
+    if isinstance(value, list):
+        return ", ".join(_gold(part, worked=False) for part in value)
+    if value is None or isinstance(value, Mapping | bool):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # pandas makes floats of whole numbers with gaps
+    text = str(value).strip()
+    if "####" in text:  # GSM8K
+        return text.rpartition("####")[2].strip().replace(",", "")
+    if worked:
+        span = parse_marker(BOXED).find(text)
+        if span is not None:
+            return text[span.answer_start : span.answer_end].strip()
+        return text if len(text) <= _LONGEST_ANSWER else ""
+    return text

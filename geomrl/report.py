@@ -1,0 +1,108 @@
+"""What the commands print: tables for a terminal, each number with its n and interval."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from geomrl.run import Run
+
+CELL_WORDS = {
+    "CC": "correct - correct, same problem",
+    "II": "wrong - wrong",
+    "CI": "correct - wrong",
+    "II_same_answer": "wrong - wrong, same answer",
+    "II_diff_answer": "wrong - wrong, other answers",
+    "CC_cross": "correct, different problems",
+    "CC_cross_same_answer": "correct, different problems, same answer",
+    "floor": "FLOOR: all pairs of different problems",
+}
+
+
+def print_rollouts(run: Run) -> None:
+    """Print verdict counts and where the table lies."""
+    counts = run.rollouts["verdict"].value_counts()
+    listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    problems = run.rollouts[["benchmark", "problem_id"]].drop_duplicates()
+    Console().print(
+        f"{len(run.rollouts)} rollouts of {len(problems)} problems in "
+        f"{run.path / 'rollouts.parquet'}: {listed}"
+    )
+
+
+def print_headline(run: Run) -> None:
+    """Print pass@k and the headline table of every benchmark."""
+    console = Console()
+    summary = run.summary
+    for name, found in summary["benchmarks"].items():
+        console.print(_accuracy_line(name, found))
+        console.print(_headline_table(name, found["headline"], summary))
+    for anchor, reasons in summary["absent_anchors"].items():
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        console.print(f"[bright_black]without {anchor}: {listed}")
+    console.print(
+        f"[bright_black]95 % intervals by problem, {summary['n_boot']} draws, seed {summary['seed']}. "
+        f"All figures: {run.path / 'similarity.csv'}, {run.path / 'summary.json'}"
+    )
+
+
+def _accuracy_line(name: str, found: dict[str, Any]) -> str:
+    rates = [
+        f"{key} {_interval(value)}"
+        for key, value in found.items()
+        if key in ("pass@1", "pass@8") and isinstance(value, dict)
+    ]
+    if "pass@k" in found:
+        rates.append(f"pass@k {found['pass@k']}")
+    verdicts = ", ".join(f"{count} {verdict}" for verdict, count in found["verdicts"].items())
+    return (
+        f"[bold]{name}[/bold]: {found['n_problems']} problems, {found['n_rollouts']} rollouts "
+        f"({verdicts})\n" + "   ".join(rates)
+    )
+
+
+def _headline_table(name: str, rows: list[dict[str, Any]], summary: dict[str, Any]) -> Table:
+    where = summary["benchmarks"][name]["headline_at"]
+    table = Table(
+        "cell", "raw cosine", "centred cosine", "problems", title_justify="left",
+        title=f"layer {where['layer']}, anchor {where['anchor']}, encoder {summary['encoder']}",
+    )  # fmt: skip
+    for row in rows:
+        cell = row["cell"]
+        table.add_row(
+            CELL_WORDS.get(cell, cell),
+            _interval({k: row[f"raw{s}"] for k, s in _COLUMNS}),
+            _interval({k: row[f"centred{s}"] for k, s in _COLUMNS}),
+            str(row["n_problems"]),
+            style="bold" if cell == "floor" else None,
+            end_section=cell == "floor",
+        )
+    return table
+
+
+_COLUMNS = (("value", ""), ("low", "_low"), ("high", "_high"))
+
+
+def _interval(numbers: dict[str, Any]) -> str:
+    if numbers["value"] is None:
+        return "-"
+    if numbers["low"] is None:
+        return f"{numbers['value']:.3f}"
+    return f"{numbers['value']:.3f} ({numbers['low']:.3f} to {numbers['high']:.3f})"
+
+
+def print_replacement(table: pd.DataFrame) -> None:
+    """Print what replacing the anchor's state did to the correct answer's log-probability."""
+    shown = Table(
+        "layer", "arm", "rollouts", "change in nats", "problems", title_justify="left",
+        title=f"log-probability of the correct answer, state at {table['anchor'].iloc[0]} replaced",
+    )  # fmt: skip
+    for row in table.to_dict("records"):
+        numbers = {k: None if row[k] != row[k] else row[k] for k in ("value", "low", "high")}
+        shown.add_row(
+            row["layer"], row["arm"], row["verdict"], _interval(numbers), str(row["n_problems"])
+        )
+    Console().print(shown)

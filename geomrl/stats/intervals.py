@@ -1,0 +1,283 @@
+"""Confidence intervals over problems: rollouts of one problem are not independent.
+
+All intervals are nominally 95 %. The resampled unit ("cluster") is the problem. Means and means
+over pairs of problems get bootstrap-t intervals: each draw is studentised by its own standard
+error, so that the interval leans the way the data do. Other statistics get jackknife-t intervals
+from leave-one-out replicates.
+
+Sources: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters 11 and 12.5
+(bootstrap-t, variance stabilising); Efron 1982 (infinitesimal jackknife); Arvesen 1969
+(jackknife of U-statistics).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+
+from geomrl.errors import GeomrlError
+from geomrl.seeds import derive_seed
+
+FEW = 10
+"""Below this many clusters (or mixed problems) intervals come with a warning."""
+_TAILS = (0.025, 0.975)
+_ALL_EQUAL = "all problems have the same value: no spread to make an interval from"
+_Map = Callable[[Any], Any]  # elementwise, on a float or an array
+_ZERO = 1e-9  # standard errors below this share of the values' scale are rounding
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value with its 95 % interval over problems.
+
+    `low` and `high` are NaN where no interval can be given; `warning` then says why, and otherwise
+    what weakens it. `n_boot` is 0 for jackknife-t intervals.
+    """
+
+    value: float
+    low: float
+    high: float
+    n_clusters: int
+    n_boot: int
+    seed: int
+    warning: str | None = None
+
+
+def mean_interval(
+    values: Float[np.ndarray, " clusters"],
+    *,
+    seed: int = 0,
+    label: str = "mean",
+    n_boot: int = 2000,
+    bounds: tuple[float, float] | None = None,
+) -> Interval:
+    """Return the mean of one value a problem with its bootstrap-t interval.
+
+    With `bounds` the interval is made on the variance-stabilised (arcsine) scale, where the spread
+    of a bounded mean no longer depends on the mean, and never leaves them: give (0, 1) for pass@k
+    and (-1, 1) for cosines.
+
+    Args:
+        values: one per problem, finite.
+        seed: the run's seed.
+        label: names the draw; intervals with the same label and number of problems share draws.
+        n_boot: bootstrap draws.
+        bounds: limits that the values cannot leave.
+
+    Raises:
+        GeomrlError: a value is not finite or lies outside `bounds`.
+    """
+    values = np.asarray(values, dtype=float)
+    _check(values, bounds)
+    n = len(values)
+    value = float(values.mean()) if n else float("nan")
+    reason = _no_interval(n, float(np.ptp(values)) if n else 0.0, float(np.abs(value)))
+    if reason:
+        return Interval(value, np.nan, np.nan, n, 0, seed, reason)
+    deviations = values - value
+    se = float(np.sqrt(deviations @ deviations / (n * (n - 1))))
+    counts = resample_counts(n, n_boot, derive_seed(seed, "bootstrap", label))  # [boot, n]
+    shifts = counts @ deviations / n  # [boot], mean of each draw minus the mean
+    squares = counts @ deviations**2 / n
+    draw_se = np.sqrt(np.maximum(squares - shifts**2, 0.0) / (n - 1))
+    low, high, weak = _bootstrap_t(value, se, shifts, draw_se, bounds, n)
+    return Interval(value, low, high, n, n_boot, seed, _warning(values, bounds, weak))
+
+
+def pair_interval(
+    sums: Float[np.ndarray, "clusters clusters"],
+    weights: Float[np.ndarray, "clusters clusters"],
+    *,
+    seed: int = 0,
+    label: str = "pairs",
+    n_boot: int = 2000,
+    bounds: tuple[float, float] | None = None,
+) -> Interval:
+    """Return sum_{p != q} sums / sum_{p != q} weights with its bootstrap-t interval over problems.
+
+    A U-statistic-like mean over pairs of different problems, such as the floor. Problems are
+    drawn, not pairs; a problem that is drawn twice never pairs with its own copy (such pairs would
+    pull the draw towards the within-problem value). Standard errors, of the value and of every
+    draw, are infinitesimal jackknives: cluster p's influence is
+    2 (sum_q sums_pq - value * sum_q weights_pq) / total weight.
+
+    Args:
+        sums: the weighted sum of what is averaged, by pair of problems; the diagonal is ignored.
+        weights: 0 where a pair of problems takes no part.
+        seed: the run's seed.
+        label: names the draw; intervals with the same label and number of problems share draws.
+        n_boot: bootstrap draws.
+        bounds: as in `mean_interval`.
+    """
+    taking_part = np.flatnonzero(((weights + weights.T) * ~np.eye(len(weights), dtype=bool)).any(1))
+    sums, weights = (_symmetric(x[np.ix_(taking_part, taking_part)]) for x in (sums, weights))
+    n = len(taking_part)
+    if n < 2:
+        return Interval(np.nan, np.nan, np.nan, n, 0, seed, "no pair of different problems")
+    value = float(sums.sum() / weights.sum())
+    excess = sums - value * weights
+    reason = _no_interval(n, float(np.abs(excess).max()), abs(value))
+    if n == 2:
+        reason = "a single pair of problems has no spread"
+    if reason:
+        return Interval(value, np.nan, np.nan, n, 0, seed, reason)
+    ones = np.ones((1, n), dtype=np.float32)
+    counts = resample_counts(n, n_boot, derive_seed(seed, "bootstrap", label))
+    counts = np.concatenate([ones, counts.astype(np.float32)])  # row 0 is the sample itself
+    # float32 is enough: the excess is centred, and only its ratio to the standard error matters.
+    scale = float(np.abs(excess).max())
+    pulls = counts @ (excess / scale).astype(np.float32)  # [1 + boot, n]
+    masses = counts @ weights.astype(np.float32)
+    totals = np.einsum("bn,bn->b", counts, masses).astype(float)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shifts = np.einsum("bn,bn->b", counts, pulls) / totals
+        pulls -= shifts[:, None].astype(np.float32) * masses
+        spread = np.einsum("bn,bn,bn->b", counts, pulls, pulls)
+        errors = 2.0 * np.sqrt(spread * n / (n - 1)) / totals
+    usable = totals[1:] > 0  # a draw may hold no pair at all where few problems pair
+    low, high, weak = _bootstrap_t(
+        value, float(errors[0] * scale), shifts[1:][usable] * scale, errors[1:][usable] * scale,
+        bounds, n,
+    )  # fmt: skip
+    return Interval(value, low, high, n, int(usable.sum()), seed, _warning(np.empty(n), None, weak))
+
+
+def jackknife_interval(
+    value: float, replicates: Float[np.ndarray, " groups"], *, n_clusters: int, seed: int = 0
+) -> Interval:
+    """Return a value with its jackknife-t interval from leave-one-group-out replicates.
+
+    The standard error is sqrt((g-1)/g * sum (replicate - their mean)^2) and the t quantile has g-1
+    degrees of freedom. It serves smooth statistics of all clusters that are no plain mean.
+
+    Args:
+        value: the statistic on all clusters.
+        replicates: the statistic without each group in turn (a group may be one cluster).
+        n_clusters: clusters behind `value`.
+        seed: recorded only; nothing is drawn.
+    """
+    kept = np.asarray(replicates, dtype=float)
+    kept = kept[np.isfinite(kept)]
+    g = len(kept)
+    if not np.isfinite(value) or g < 2 or g < len(replicates):
+        reason = "too few problems to leave one out"
+        return Interval(value, np.nan, np.nan, n_clusters, 0, seed, reason)
+    se = np.sqrt((g - 1) / g * ((kept - kept.mean()) ** 2).sum())
+    if se <= _ZERO * max(abs(value), 1e-300):
+        return Interval(value, np.nan, np.nan, n_clusters, 0, seed, _ALL_EQUAL)
+    reach = float(scipy.stats.t.ppf(_TAILS[1], g - 1) * se)
+    warning = _few(n_clusters) if n_clusters < FEW else None
+    return Interval(value, value - reach, value + reach, n_clusters, 0, seed, warning)
+
+
+@lru_cache(maxsize=12)
+def resample_counts(n: int, n_boot: int, seed: int) -> Float[np.ndarray, "boot n"]:
+    """Return how often each of n clusters is drawn in each of n_boot draws of n (read-only)."""
+    drawn = np.random.default_rng(seed).integers(0, n, size=(n_boot, n))
+    flat = (drawn + n * np.arange(n_boot)[:, None]).ravel()
+    counts = np.bincount(flat, minlength=n * n_boot).reshape(n_boot, n).astype(float)
+    counts.flags.writeable = False
+    return counts
+
+
+def _bootstrap_t(
+    value: float,
+    se: float,
+    shifts: Float[np.ndarray, " boot"],
+    errors: Float[np.ndarray, " boot"],
+    bounds: tuple[float, float] | None,
+    n: int,
+) -> tuple[float, float, str | None]:
+    """Return the limits, and why they are weak if the bootstrap could not be studentised."""
+    scale, slope, back = _stabiliser(bounds)
+    centre, width = scale(value), se * slope(value)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ts = (scale(value + shifts) - centre) / (errors * slope(value + shifts))
+    flat = errors <= _ZERO * max(se, float(np.abs(shifts).max(initial=0.0)))
+    ts[flat] = np.where(shifts[flat] == 0, 0.0, np.copysign(np.inf, shifts[flat]))
+    # Order statistics, never interpolated: infinite draws are ranked, not averaged.
+    t_low, t_high = np.quantile(ts, _TAILS, method="inverted_cdf") if len(ts) else (-np.inf, np.inf)
+    weak = None
+    if bounds is None and not np.isfinite([t_low, t_high]).all():
+        t_high = scipy.stats.t.ppf(_TAILS[1], n - 1)
+        t_low, weak = -t_high, "too many draws without spread: a Student t interval instead"
+    return float(back(centre - t_high * width)), float(back(centre - t_low * width)), weak
+
+
+def _stabiliser(bounds: tuple[float, float] | None) -> tuple[_Map, _Map, _Map]:
+    """Return the scale on which to studentise, its slope, and the way back.
+
+    For cosines, bounds (-1, 1), the arcsine scale is half the angle.
+    """
+    if bounds is None:
+        return (lambda x: x), (lambda x: np.ones_like(x)), (lambda x: x)
+    low, span = bounds[0], bounds[1] - bounds[0]
+
+    def share(x: Any) -> Any:
+        return np.clip((x - low) / span, 0.0, 1.0)
+
+    def slope(x: Any) -> Any:
+        return 0.5 / (span * np.sqrt(share(x) * (1.0 - share(x))))
+
+    return (
+        lambda x: np.arcsin(np.sqrt(share(x))),
+        slope,
+        lambda y: low + span * np.sin(np.clip(y, 0.0, np.pi / 2)) ** 2,
+    )
+
+
+def _check(values: Float[np.ndarray, " clusters"], bounds: tuple[float, float] | None) -> None:
+    if not np.isfinite(values).all():
+        where = np.flatnonzero(~np.isfinite(values))[:5].tolist()
+        raise GeomrlError(
+            f"values at positions {where} are not finite: leave out problems without a value "
+            f"before asking for an interval"
+        )
+    slack = 1e-9
+    if bounds and ((values < bounds[0] - slack) | (values > bounds[1] + slack)).any():
+        raise GeomrlError(
+            f"values from {values.min():g} to {values.max():g}: outside the stated bounds "
+            f"{bounds[0]:g} to {bounds[1]:g}; give the bounds of this quantity or none"
+        )
+
+
+def _no_interval(n: int, spread: float, scale: float) -> str | None:
+    """Return why there can be no interval, or None."""
+    if n < 2:
+        return f"{n} problems: an interval needs at least two"
+    return _ALL_EQUAL if spread <= _ZERO * max(scale, 1e-300) else None
+
+
+def _warning(
+    values: Float[np.ndarray, " clusters"], bounds: tuple[float, float] | None, weak: str | None
+) -> str | None:
+    """Return what weakens an interval of these values, or None."""
+    found = [weak] if weak else []
+    if len(values) < FEW:
+        found.append(_few(len(values)))
+    elif bounds:
+        mixed = int(((values > bounds[0]) & (values < bounds[1])).sum())
+        if mixed < FEW:
+            found.append(
+                f"only {mixed} of {len(values)} problems lie between {bounds[0]:g} and "
+                f"{bounds[1]:g}: the interval may be too short"
+            )
+    return "; ".join(found) or None
+
+
+def _few(n: int) -> str:
+    return f"only {n} problems: the interval may be too short"
+
+
+def _symmetric(
+    x: Float[np.ndarray, "clusters clusters"],
+) -> Float[np.ndarray, "clusters clusters"]:
+    both = (x + x.T) / 2.0
+    np.fill_diagonal(both, 0.0)
+    return both

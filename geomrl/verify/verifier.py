@@ -1,0 +1,214 @@
+"""Verdicts on responses, and the answer classes of one problem."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from geomrl.errors import GeomrlError
+from geomrl.verify.grading import Uncompared, quick_equal
+from geomrl.verify.marker import BOXED, Marker, parse_marker
+from geomrl.verify.workers import Outcome, WorkerPool
+
+Verdict = Literal["correct", "wrong", "no_answer", "timeout"]
+
+
+@dataclass(frozen=True)
+class Grade:
+    """The verdict on one response.
+
+    `answer` is what stands in the graded marker, stripped of white space, and None without a
+    closed marker. `reason` says why a verdict is "timeout" ("wall_clock", "memory" or
+    "error: ..."), or why a "wrong" answer was compared as text only.
+    """
+
+    verdict: Verdict
+    answer: str | None
+    reason: str | None = None
+
+
+class Verifier(Protocol):
+    """Grades responses against gold answers, and groups the answers of one problem."""
+
+    @property
+    def marker(self) -> Marker:
+        """Where a response puts its answer."""
+        ...
+
+    def grade(
+        self,
+        responses: Sequence[str],
+        golds: Sequence[str],
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Grade]:
+        """One grade a response, in order; `progress` is told how many are done."""
+        ...
+
+    def answer_classes(self, grades: Sequence[Grade]) -> list[int | None]:
+        """The answer class of each grade of one problem; 0 is the correct one."""
+        ...
+
+
+class MathVerifier:
+    """The default verifier: exact rules, then math-verify in worker processes.
+
+    Only the last closed marker of a response is graded; a response without one is "no_answer".
+    An answer whose comparison exceeds `timeout_s` seconds or `memory_mb` MiB, or raises, gets the
+    verdict "timeout" with its reason: it is never silently wrong.
+
+    >>> with MathVerifier() as verifier:
+    ...     [grade.verdict for grade in verifier.grade([r"So \\\\boxed{1/2}", ""], ["0.5", "1"])]
+    ['correct', 'no_answer']
+    """
+
+    def __init__(
+        self,
+        marker: str | Marker = BOXED,
+        *,
+        workers: int = 2,
+        timeout_s: float = 5.0,
+        memory_mb: int = 1024,
+    ) -> None:
+        for name, value in (
+            ("workers", workers),
+            ("timeout_s", timeout_s),
+            ("memory_mb", memory_mb),
+        ):
+            if value <= 0:
+                raise GeomrlError(
+                    f"verifier option {name}={value} is not positive: give a positive number"
+                )
+        self.marker: Marker = parse_marker(marker) if isinstance(marker, str) else marker
+        self._pool = WorkerPool(workers, timeout_s, memory_mb)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the worker processes; a later call starts new ones."""
+        self._pool.close()
+
+    def grade(
+        self,
+        responses: Sequence[str],
+        golds: Sequence[str],
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Grade]:
+        """Grade each response against its gold answer, in order.
+
+        `progress` is called with the number of responses graded so far, out of `len(responses)`.
+
+        Raises:
+            GeomrlError: the two lists differ in length, or workers cannot be started.
+        """
+        if len(responses) != len(golds):
+            raise GeomrlError(
+                f"{len(responses)} responses but {len(golds)} gold answers: give one gold answer"
+                " for each response"
+            )
+        answers = [self.extract(response) for response in responses]
+        times = Counter(
+            (gold, answer)
+            for gold, answer in zip(golds, answers, strict=True)
+            if answer is not None
+        )
+        outcomes: dict[tuple[str, str], Outcome] = {}
+        done = len(responses) - times.total()
+        for pair, outcome in self._compare(list(times)):
+            outcomes[pair] = outcome
+            done += times[pair]
+            if progress is not None:
+                progress(done)
+        return [
+            Grade("no_answer", None) if answer is None else _grade(answer, outcomes[gold, answer])
+            for gold, answer in zip(golds, answers, strict=True)
+        ]
+
+    def extract(self, response: str) -> str | None:
+        """The content of the last closed marker, stripped; None without one."""
+        span = self.marker.find(response)
+        return None if span is None else response[span.answer_start : span.answer_end].strip()
+
+    def answer_classes(self, grades: Sequence[Grade]) -> list[int | None]:
+        """Number the distinct answers among the grades of one problem.
+
+        Class 0 holds the correct answers; the others are the connected components of equality
+        among the remaining answers, numbered by first appearance. Equality is asked both ways
+        round, so the partition does not depend on the order of the grades. An answer that timed
+        out joins another only when both are written alike. No answer, no class.
+        """
+        others = list(
+            dict.fromkeys(
+                g.answer for g in grades if g.answer is not None and g.verdict != "correct"
+            )
+        )
+        stuck = {g.answer for g in grades if g.verdict == "timeout"}
+        component = {answer: answer for answer in others}
+        undecided: list[tuple[str, str]] = []
+        for one, other in combinations(others, 2):
+            decisions = quick_equal(one, other), quick_equal(other, one)
+            if True in decisions:
+                _join(component, one, other)
+            elif None in decisions and not stuck & {one, other}:
+                undecided.append((one, other))
+        asked = [
+            pair for pair in undecided if _root(component, pair[0]) != _root(component, pair[1])
+        ]
+        asked += [(other, one) for one, other in asked]
+        for (one, other), outcome in self._compare(asked):
+            if outcome.equal:
+                _join(component, one, other)
+        numbers: dict[str, int] = {}
+        for answer in others:
+            numbers.setdefault(_root(component, answer), len(numbers) + 1)
+        return [_class_of(grade, component, numbers) for grade in grades]
+
+    def _compare(
+        self, pairs: Sequence[tuple[str, str]]
+    ) -> Iterator[tuple[tuple[str, str], Outcome]]:
+        """Each (gold, answer) pair with its outcome: first those that exact rules decide."""
+        undecided: list[tuple[str, str]] = []
+        for pair in pairs:
+            decision = quick_equal(*pair)
+            if decision is None:
+                undecided.append(pair)
+            elif isinstance(decision, Uncompared):
+                yield pair, Outcome(False, decision.reason)
+            else:
+                yield pair, Outcome(decision)
+        if undecided:
+            yield from zip(undecided, self._pool.run(undecided), strict=True)
+
+
+def _grade(answer: str, outcome: Outcome) -> Grade:
+    if outcome.equal is None:
+        return Grade("timeout", answer, outcome.reason)
+    return Grade("correct" if outcome.equal else "wrong", answer, outcome.reason)
+
+
+def _class_of(grade: Grade, component: dict[str, str], numbers: dict[str, int]) -> int | None:
+    if grade.answer is None:
+        return None
+    return 0 if grade.verdict == "correct" else numbers[_root(component, grade.answer)]
+
+
+def _root(component: dict[str, str], answer: str) -> str:
+    while component[answer] != answer:
+        answer = component[answer]
+    return answer
+
+
+def _join(component: dict[str, str], one: str, other: str) -> None:
+    component[_root(component, other)] = _root(component, one)
