@@ -87,6 +87,8 @@ class StateStore:
             check_same_settings(path, "states", read_json(index), now)
         else:
             write_json(index, now)
+        for unfinished in path.glob(".*.tmp"):  # what a killed process was writing
+            unfinished.unlink()
         return cls(path)
 
     @property

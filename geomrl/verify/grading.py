@@ -20,7 +20,7 @@ from geomrl.verify.normal import (
 from geomrl.verify.numbers import Numeral, read_decimal_comma, read_numeral, same_number
 
 MAX_CHARACTERS = 1000  # the longest gold answer of the named benchmarks has 210
-MAX_DEPTH = 20  # parsing time grows fast with nested brackets
+MAX_DEPTH = 12  # parsing time grows fast with nested brackets
 MAX_PARTS = 64
 
 Decision = bool | None  # None: undecided

@@ -13,10 +13,10 @@ from geomrl.viz.track import Track, draw_line
 
 CONTRASTS = ("CC-II", "CC-II_same_answer", "CC-CI")
 TESTS = {
-    "permutation_correctness": theme.Look(theme.INK, "o", "verdicts permuted within problems"),
-    "permutation_answer_class": theme.Look("#009E73", "D", "answer classes permuted"),
+    "permutation_correctness": theme.Look(theme.INK, "o", "p, verdicts permuted"),
+    "permutation_answer_class": theme.Look("#009E73", "D", "p, answer classes permuted"),
 }
-"""What each permutation test shuffles; both test the matched CC − II."""
+"""What each permutation test shuffles within problems (see `geomrl.probe.label_tests`)."""
 
 _LEVEL = 0.05
 _HEIGHTS = (1.3, 0.55)  # inches of the contrasts and of the p values below
@@ -68,7 +68,7 @@ def draw_contrasts(
     if not track.many:
         notes.append("filled: interval excludes zero (pointwise)")
     if len(tests):
-        notes.append("p of matched CC − II, uncorrected; dashed, 0.05")
+        notes.append("p two-sided, adjusted over layers; dashed, 0.05")
     heights = _HEIGHTS if len(tests) else _HEIGHTS[:1]
     figure, panels = track.grid(len(spaces), heights, source.footnote(*notes))
     draw = draw_line if track.many else _draw_points
@@ -128,7 +128,7 @@ def _test_handles(tests: pd.DataFrame) -> list[Line2D]:
     return [
         Line2D(
             [], [], color=look.colour, marker=look.marker, linestyle="none",
-            label=f"p, {look.label}",
+            label=look.label,
         )
         for look in shown
     ]  # fmt: skip

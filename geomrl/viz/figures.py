@@ -16,7 +16,16 @@ from geomrl.errors import GeomrlError
 from geomrl.files import write_json
 from geomrl.probe.cells import pair_cosines
 from geomrl.stats.intervals import mean_interval
-from geomrl.viz import contrasts, distributions, embedding, heatmap, profiles, theme, verdicts
+from geomrl.viz import (
+    contrasts,
+    distributions,
+    embedding,
+    heatmap,
+    profiles,
+    spectra,
+    theme,
+    verdicts,
+)
 from geomrl.viz.picture import FORMATS, Picture, check_formats, write_picture
 from geomrl.viz.tables import Axis, anchor_label, one_source, profile
 
@@ -61,7 +70,8 @@ class _Scene:
     @property
     def methods(self) -> str:
         """How the intervals of the similarity table were made."""
-        return _methods(int(self.table["n_boot"].max()))
+        cosines = self.table[self.table["measure"] == "cosine"]
+        return _methods(int(cosines["n_boot"].max()))
 
 
 def _methods(draws: int) -> str:
@@ -240,6 +250,15 @@ def _held(by: Axis, scene: _Scene) -> tuple[str, str]:
     return scene.layer, layer_words(scene.layer)
 
 
+def _spectra(name: str, scene: _Scene) -> Picture | Skipped:
+    frame = spectra.spectrum_profile(scene.table, at=scene.anchor)
+    if frame.empty:
+        return Skipped(
+            name, f"the similarity table has no spectrum at {anchor_label(scene.anchor)}"
+        )
+    return spectra.draw_spectra(frame, scene.source, place=anchor_label(scene.anchor), name=name)
+
+
 def _heatmap(name: str, scene: _Scene) -> Picture | Skipped:
     grid = heatmap.heat_grid(scene.table)
     if grid.empty:
@@ -273,6 +292,7 @@ _PICTURES: dict[str, Callable[[str, _Scene], Picture | Skipped]] = {
     "cosine_by_position": _profile("anchor"),
     "contrasts_by_layer": _contrasts("layer"),
     "contrasts_by_position": _contrasts("anchor"),
+    "spectra_by_layer": _spectra,
     "heatmap_layer_position": _heatmap,
     "embedding_verdict": _embedding_verdict,
     "embedding_problem": _embedding_problem,

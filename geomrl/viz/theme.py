@@ -96,6 +96,13 @@ CELLS: dict[str, Look] = {
 }
 """Every cell's look; the order is that of legends."""
 
+ROLLOUTS: dict[str, Look] = {
+    "C": Look(CELLS["CC"].colour, "o", "correct rollouts"),
+    "I": Look(CELLS["II"].colour, "s", "wrong rollouts"),
+    "all": Look(INK, "P", "all rollouts"),
+}
+"""Cells of single rollouts, of measures that are not made of pairs."""
+
 VERDICTS: dict[str, Look] = {
     "correct": Look(CELLS["CC"].colour, "o", "correct"),
     "wrong": Look(CELLS["II"].colour, "X", "wrong"),
@@ -114,8 +121,9 @@ SPACES = {"raw": "Raw", "centred": "Centred", "whitened": "Whitened"}
 
 def cell_look(cell: str) -> Look:
     """Return a cell's look; a contrast "A-B" takes the colour of B, what is subtracted."""
-    if cell in CELLS:
-        return CELLS[cell]
+    known = CELLS | ROLLOUTS
+    if cell in known:
+        return known[cell]
     first, _, second = cell.partition("-")
     other = CELLS.get(second, Look(INK, "o", second))
     return Look(other.colour, other.marker, f"{first} − {second.replace('_', ' ')}")
