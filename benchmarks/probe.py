@@ -61,7 +61,13 @@ def build_probe(tokenizer_folder):
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     cpu = torch.device("cpu")
     loaded = LoadedModel(
-        "random-30M", build_model(), tokenizer, cpu, torch.float32, "0" * 16, vocabulary_hash(tokenizer)
+        "random-30M",
+        build_model(),
+        tokenizer,
+        cpu,
+        torch.float32,
+        "0" * 16,
+        vocabulary_hash(tokenizer),
     )
     return ModelProbe(loaded)
 
@@ -106,7 +112,9 @@ def script(probe, rollouts, folder, headless=False):
             mask = torch.nn.utils.rnn.pad_sequence(
                 [torch.ones_like(s) for s in sequences], batch_first=True
             )
-            out = model(input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False)
+            out = model(
+                input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False
+            )
             for i, item in enumerate(located[start : start + SCRIPT_BATCH]):
                 kept.append(torch.stack([h[i, item.positions] for h in out.hidden_states]))
     torch.save(kept, folder / "states.pt")
@@ -164,7 +172,9 @@ def main():
     parser.add_argument("--runs", type=int, default=10)
     parser.add_argument("--limit", type=int, default=10**6)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", choices=WAYS, help="go one way once and print the peak memory in MB")
+    parser.add_argument(
+        "--only", choices=WAYS, help="go one way once and print the peak memory in MB"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     probe = build_probe(args.tokenizer)
@@ -176,7 +186,9 @@ def main():
 
     tokens = sum(len(item.ids) for item in probe.locate(rollouts, MARKER, ANCHORS))
     weights = sum(p.numel() for p in probe.loaded.model.parameters())
-    print(f"{len(rollouts)} rollouts, {tokens} tokens to the last anchor, {weights / 1e6:.1f}M weights")
+    print(
+        f"{len(rollouts)} rollouts, {tokens} tokens to the last anchor, {weights / 1e6:.1f}M weights"
+    )
     seconds = {way: [] for way in WAYS}
     difference = 0.0
     timed("ours", probe, rollouts.head(16))  # warm-up

@@ -1,1 +1,73 @@
-"""geomrl: see and steer what RL from verifiable rewards does to a model's representations."""
+"""geomrl: see and steer what RL from verifiable rewards does to a model's representations.
+
+    import geomrl
+
+    geomrl.make_rollouts("reasoner", "arithmetic", "RUN")
+    run = geomrl.probe_states("reasoner", "RUN")
+    rows, states = run.states(layer="final", anchor="before_marker")
+    geomrl.draw_figures(run)
+
+Names are loaded when they are first used, so that `import geomrl` stays light.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geomrl.errors import GeomrlError
+    from geomrl.probe.extraction import ExtractionConfig
+    from geomrl.rollout.engine import Sampling
+    from geomrl.rollout.generate import RolloutConfig
+    from geomrl.rollout.importing import ImportConfig
+    from geomrl.run import Run, open_run
+    from geomrl.steps import (
+        ModelOptions,
+        import_rollouts,
+        make_rollouts,
+        probe_states,
+        replace_anchor,
+    )
+    from geomrl.viz.figures import draw_figures
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "GeomrlError": "geomrl.errors",
+    "ExtractionConfig": "geomrl.probe.extraction",
+    "Sampling": "geomrl.rollout.engine",
+    "RolloutConfig": "geomrl.rollout.generate",
+    "ImportConfig": "geomrl.rollout.importing",
+    "Run": "geomrl.run",
+    "open_run": "geomrl.run",
+    "ModelOptions": "geomrl.steps",
+    "import_rollouts": "geomrl.steps",
+    "make_rollouts": "geomrl.steps",
+    "probe_states": "geomrl.steps",
+    "replace_anchor": "geomrl.steps",
+    "draw_figures": "geomrl.viz.figures",
+}
+
+__all__ = [
+    "ExtractionConfig",
+    "GeomrlError",
+    "ImportConfig",
+    "ModelOptions",
+    "RolloutConfig",
+    "Run",
+    "Sampling",
+    "draw_figures",
+    "import_rollouts",
+    "make_rollouts",
+    "open_run",
+    "probe_states",
+    "replace_anchor",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module (PEP 562)."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'geomrl' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)

@@ -1,9 +1,8 @@
-"""The command line: parse, call, print. Heavy libraries are imported by the command that needs them."""
+"""The command line: parse, call, print. A command imports the heavy libraries that it needs."""
 
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +20,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="See and steer what RL from verifiable rewards does to a reasoning model's representations.",
+    help="See and steer what RL from verifiable rewards does to a model's representations.",
 )
 reasoner_app = typer.Typer(no_args_is_help=True, help="The bundled tiny reasoner.")
 app.add_typer(reasoner_app, name="reasoner")
@@ -70,7 +69,9 @@ Model = Annotated[str, typer.Argument(help="Hub id, folder, or 'reasoner' (bundl
 Out = Annotated[Path, typer.Option("--out", help="Run directory; made, or gone on with.")]
 Problems = Annotated[
     str | None,
-    typer.Option(help="Benchmark names with commas (aime24,math500, arithmetic) or a .jsonl/.parquet."),
+    typer.Option(
+        help="Benchmark names with commas (aime24,math500, arithmetic) or a .jsonl/.parquet."
+    ),
 ]
 Samples = Annotated[int, typer.Option("-n", "--samples", help="Rollouts a problem.", min=1)]
 Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
@@ -81,17 +82,20 @@ TopK = Annotated[int, typer.Option(help="0 is off.", min=0)]
 MaxTokens = Annotated[int, typer.Option(help="Response tokens at most.", min=1)]
 Chunk = Annotated[int, typer.Option(help="Rollouts generated together; the unit redone.", min=1)]
 Template = Annotated[
-    str | None, typer.Option(help="boxed, dapo, plain, or text with {problem}; the benchmark's own.")
+    str | None,
+    typer.Option(help="boxed, dapo, plain, or text with {problem}; the benchmark's own."),
 ]
 System = Annotated[str | None, typer.Option(help="System prompt.")]
 Thinking = Annotated[
     bool | None, typer.Option("--thinking/--no-thinking", help="Qwen3's thinking mode.")
 ]
 MarkerSpec = Annotated[
-    str, typer.Option("--marker", help=r"What opens the answer: '\boxed{', 'OPEN...CLOSE', 're:...'.")
+    str,
+    typer.Option("--marker", help=r"What opens the answer: '\boxed{', 'OPEN...CLOSE', 're:...'."),
 ]
 Columns = Annotated[
-    list[str] | None, typer.Option("--column", help="OURS=THEIRS, for files with other column names.")
+    list[str] | None,
+    typer.Option("--column", help="OURS=THEIRS, for files with other column names."),
 ]
 Where = Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE: rows of a file to keep.")]
 KeepLabels = Annotated[bool, typer.Option(help="Take the file's verdicts, do not grade again.")]
@@ -166,7 +170,9 @@ def probe(
     ] = None,
     n: Samples = 16,
     layers: Annotated[str, typer.Option(help="'all', or 0,12,final.")] = "all",
-    anchors: Annotated[str, typer.Option(help="'default', or before_marker,marker_end,...")] = "default",
+    anchors: Annotated[
+        str, typer.Option(help="'default', or before_marker,marker_end,...")
+    ] = "default",
     replace: Annotated[
         bool, typer.Option("--replace", help="Also replace anchor states and score the answer.")
     ] = False,
@@ -210,7 +216,9 @@ def probe(
     )
     options = _options(device, dtype, trust_remote_code, allow_pickle)
     if problems is not None and rollouts is not None:
-        raise GeomrlError("--problems and --rollouts exclude each other: the rollouts name their problems")
+        raise GeomrlError(
+            "--problems and --rollouts exclude each other: the rollouts name their problems"
+        )
     loaded = options.load(model)
     if rollouts is not None:
         config = _import_config(column, where, keep_labels, retokenize, template, system, thinking)
@@ -223,8 +231,10 @@ def probe(
             ),
         )  # fmt: skip
     elif not (out / "rollouts.parquet").exists():
-        raise GeomrlError(f"{out}: holds no rollouts; give --problems NAME_OR_FILE or --rollouts FILE")
-    run = steps.probe(
+        raise GeomrlError(
+            f"{out}: holds no rollouts; give --problems NAME_OR_FILE or --rollouts FILE"
+        )
+    run = steps.probe_states(
         loaded, out, config=extraction, seed=seed, n_boot=boot, n_perm=permutations,
         options=options, say=say,
     )  # fmt: skip
@@ -243,7 +253,9 @@ def figures(
     run: Annotated[Path, typer.Argument(help="Run directory.")],
     out: Annotated[Path | None, typer.Option(help="Folder; RUN/figures by default.")] = None,
     layer: Annotated[str, typer.Option(help="Layer of the single-layer pictures.")] = "final",
-    anchor: Annotated[str, typer.Option(help="Anchor of the single-anchor pictures.")] = "before_marker",
+    anchor: Annotated[
+        str, typer.Option(help="Anchor of the single-anchor pictures.")
+    ] = "before_marker",
     encoder: Annotated[str | None, typer.Option(help="Where RUN has states of several.")] = None,
     umap: Annotated[bool, typer.Option(help="Draw the UMAP too (slow at first).")] = True,
     seed: Seed = 0,
@@ -272,7 +284,7 @@ def quickstart(
     loaded = steps.ModelOptions(devices="cpu").load("reasoner")
     config = RolloutConfig(n=n, seed=seed, chunk=320, sampling=Sampling(max_tokens=192))
     steps.make_rollouts(loaded, "arithmetic", out, config=config, limit=limit)
-    run = steps.probe(loaded, out, seed=seed, say=say)
+    run = steps.probe_states(loaded, out, seed=seed, say=say)
     _draw(run, None, "final", "before_marker", umap, seed)
     print_headline(run)
     say(
@@ -312,7 +324,9 @@ def _draw(run: Any, out: Path | None, layer: str, anchor: str, umap: bool, seed:
             run, out, layer=layer, anchor=anchor, umap=umap, seed=seed, progress=update
         )
     pictures = [path for path in paths if path.suffix == ".png"]
-    say(f"{len(pictures)} pictures (PNG, PDF and CSV each) in {pictures[0].parent if pictures else out}")
+    say(
+        f"{len(pictures)} pictures (PNG, PDF and CSV each) in {pictures[0].parent if pictures else out}"
+    )
 
 
 def _options(device: str, dtype: str, remote_code: bool, pickle: bool) -> ModelOptions:
@@ -369,4 +383,4 @@ def _names(text: str) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

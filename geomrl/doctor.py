@@ -90,6 +90,8 @@ def _machine() -> Table:
     table.add_row(
         "reasoner",
         "bundled" if there else "[red]missing",
-        "geomrl quickstart" if there else "reinstall geomrl, or `geomrl reasoner train --out FOLDER`",
+        "geomrl quickstart"
+        if there
+        else "reinstall geomrl, or `geomrl reasoner train --out FOLDER`",
     )
     return table

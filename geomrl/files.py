@@ -43,7 +43,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise GeomrlError(f"{path}: not writable ({error}); choose another --out") from error
     except Exception as error:
         # pyarrow and safetensors wrap the system's error, so its text is looked at too.
-        if getattr(error, "errno", None) in _NO_SPACE or any(w in str(error) for w in _NO_SPACE_WORDS):
+        if getattr(error, "errno", None) in _NO_SPACE or any(
+            w in str(error) for w in _NO_SPACE_WORDS
+        ):
             raise GeomrlError(_no_space_message(path)) from error
         raise
     finally:
@@ -89,7 +91,7 @@ def write_parquet(path: Path, frame: pd.DataFrame, schema: pa.Schema | None = No
         # pandas makes an empty column float, which pyarrow does not turn into lists.
         empty = [name for name in frame if frame[name].isna().all()]
         frame = frame.astype(dict.fromkeys(empty, object))
-        frame[empty] = None
+        frame = frame.assign(**{str(name): None for name in empty})
     table = pa.Table.from_pandas(frame, schema=schema, preserve_index=False)
     with atomic_path(path) as temporary:
         pq.write_table(table, temporary, compression="zstd")

@@ -63,9 +63,7 @@ def record_step(run: Path, step: str, settings: dict[str, Any]) -> None:
     write_json(run / "manifest.json", {**manifest, step: entry})
 
 
-def check_same_settings(
-    run: Path, step: str, before: dict[str, Any], now: dict[str, Any]
-) -> None:
+def check_same_settings(run: Path, step: str, before: dict[str, Any], now: dict[str, Any]) -> None:
     """Refuse to mix results of different settings in one folder.
 
     Raises:

@@ -64,13 +64,17 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
         GeomrlError: there is none, or it cannot be read.
     """
     source = resolve_model(name)
-    if Path(source).is_dir() and not any(Path(source).glob("*token*")) and not any(
-        Path(source).glob("vocab*")
+    if (
+        Path(source).is_dir()
+        and not any(Path(source).glob("*token*"))
+        and not any(Path(source).glob("vocab*"))
     ):
-        raise GeomrlError(f"{source}: no tokenizer files in this folder; copy those of its base model into it")
+        raise GeomrlError(
+            f"{source}: no tokenizer files in this folder; copy those of its base model into it"
+        )
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
-    except Exception as error:  # noqa: BLE001  (transformers raises nearly every type here)
+    except Exception as error:
         raise GeomrlError(_load_message("tokenizer", name, error)) from error
 
 
@@ -98,22 +102,25 @@ def load_model(
             is unknown.
     """
     source = resolve_model(name)
-    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    where = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    )
     if dtype not in ("auto", *DTYPES):
         raise GeomrlError(f"dtype '{dtype}' is unknown; use auto, {', '.join(DTYPES)}")
     wanted = DTYPES.get(dtype) or ("auto" if where.type == "cuda" else torch.float32)
     tokenizer = tokenizer or load_tokenizer(name, trust_remote_code=trust_remote_code)
     _check_folder(source, allow_pickle)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,
             dtype=wanted,
             trust_remote_code=trust_remote_code,
             use_safetensors=None if allow_pickle else True,
             output_loading_info=True,
         )
-    except Exception as error:  # noqa: BLE001  (transformers raises nearly every type here)
+    except Exception as error:
         raise GeomrlError(_load_message("model", name, error)) from error
+    model, info = loaded
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
         raise GeomrlError(

@@ -40,9 +40,8 @@ def print_headline(run: Run) -> None:
     for name, found in summary["benchmarks"].items():
         console.print(_accuracy_line(name, found))
         console.print(_headline_table(name, found["headline"], summary))
-    for anchor, reasons in summary["absent_anchors"].items():
-        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
-        console.print(f"[bright_black]without {anchor}: {listed}")
+    for line in _absence_lines(summary["absent_anchors"]):
+        console.print(f"[bright_black]{line}")
     console.print(
         f"[bright_black]95 % intervals by problem, {summary['n_boot']} draws, seed {summary['seed']}. "
         f"All figures: {run.path / 'similarity.csv'}, {run.path / 'summary.json'}"
@@ -62,6 +61,15 @@ def _accuracy_line(name: str, found: dict[str, Any]) -> str:
         f"[bold]{name}[/bold]: {found['n_problems']} problems, {found['n_rollouts']} rollouts "
         f"({verdicts})\n" + "   ".join(rates)
     )
+
+
+def _absence_lines(absent: dict[str, dict[str, int]]) -> list[str]:
+    """Say why anchors are absent, one line for all that lack the same rollouts."""
+    together: dict[str, list[str]] = {}
+    for anchor, reasons in absent.items():
+        listed = ", ".join(f"{count} {reason}" for reason, count in reasons.items())
+        together.setdefault(listed, []).append(anchor)
+    return [f"{listed}: no {', '.join(anchors)}" for listed, anchors in together.items()]
 
 
 def _headline_table(name: str, rows: list[dict[str, Any]], summary: dict[str, Any]) -> Table:

@@ -11,7 +11,9 @@ STEPS = ["so 3 + 4 is 7", "first add 17", "then 25 is next", "thus", "we get", "
 def save_model(folder, architecture="Qwen3", seed=0, **overrides):
     """Save a random model with a character tokenizer, as a user's checkpoint lies on disk."""
     model = build_model(architecture, seed, **overrides)
-    tokenizer = character_tokenizer(sorted({c for t in [*CORPUS, *STEPS] for c in t} | set("?0123456789")))
+    tokenizer = character_tokenizer(
+        sorted({c for t in [*CORPUS, *STEPS] for c in t} | set("?0123456789"))
+    )
     assert len(tokenizer) <= model.config.vocab_size
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -27,7 +27,18 @@ text_pieces = st.lists(
     max_size=8,
 )  # fmt: skip
 answers = st.sampled_from(
-    ["42", "-3", "\\frac{1}{2}", "{1}", "日本", "🙂", "x = \\boxed{7}", "\\{1, 2\\}", " 5 ", "{{9}}"]
+    [
+        "42",
+        "-3",
+        "\\frac{1}{2}",
+        "{1}",
+        "日本",
+        "🙂",
+        "x = \\boxed{7}",
+        "\\{1, 2\\}",
+        " 5 ",
+        "{{9}}",
+    ]
 )
 
 
@@ -156,7 +167,7 @@ def test_character_split_over_tokens_before_the_marker(kind):
 
 def test_bytes_that_are_no_text_move_nothing():
     tokenizer = TOKENIZERS["byte_level"]
-    broken = [i for i in ids_of("byte_level", "🙂")][:-1]
+    broken = ids_of("byte_level", "🙂")[:-1]
     ids = [*ids_of("byte_level", "so "), *broken, *ids_of("byte_level", "\\boxed{42}")]
     [before] = find_anchors(TokenBytes(tokenizer), ids, BOX, ["before_marker"], answer="42")
     assert before.token_index == len(ids_of("byte_level", "so ")) + len(broken) - 1

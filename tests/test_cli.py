@@ -69,7 +69,14 @@ def test_probe_of_foreign_rollouts_end_to_end(model, tmp_path):
 
 def test_errors_are_one_line_and_exit_1(model, tmp_path):
     cases = {
-        "no such file": ["probe", model, "--rollouts", tmp_path / "x.jsonl", "--out", tmp_path / "a"],
+        "no such file": [
+            "probe",
+            model,
+            "--rollouts",
+            tmp_path / "x.jsonl",
+            "--out",
+            tmp_path / "a",
+        ],
         "not a run directory": ["figures", tmp_path],
         "nothing to do": ["rollout", model, "--out", tmp_path / "b"],
         "holds no rollouts": ["probe", model, "--out", tmp_path / "c"],

@@ -114,5 +114,5 @@ def test_config_saved_without_cache_changes_nothing():
 def test_model_with_nan_logits_is_named():
     loaded = build_loaded()
     loaded.model.lm_head.weight.data.fill_(torch.nan)
-    with pytest.raises(GeomrlError, match="tiny.*not finite"):
+    with pytest.raises(GeomrlError, match=r"tiny.*not finite"):
         TransformersEngine(loaded).generate(requests(2), Sampling(max_tokens=4))

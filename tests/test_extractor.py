@@ -136,7 +136,9 @@ def test_head_on_rows_equals_the_whole_model():
     model = build_model("Qwen3")
     _, ids, rows = ragged_batch()
     with torch.no_grad():
-        final = Extractor(model.base_model).read({"input_ids": ids}, rows, ["final"]).states["final"]
+        final = (
+            Extractor(model.base_model).read({"input_ids": ids}, rows, ["final"]).states["final"]
+        )
         targets = torch.arange(len(final)) + 5
         logprob, entropy = score_next(model, final, targets, chunk=3)
         logits = model(ids).logits[rows.sequence, rows.position]

@@ -29,7 +29,11 @@ def test_graded_again_and_with_own_labels_agree(tmp_path, verifier):
     path = write_lines(tmp_path / "r.jsonl", rollout_lines())
     graded, kept = read(path, verifier), read(path, verifier, keep_labels=True)
     assert list(graded["verdict"]) == list(kept["verdict"])
-    assert graded["verdict"].value_counts().to_dict() == {"correct": 12, "wrong": 11, "no_answer": 1}
+    assert graded["verdict"].value_counts().to_dict() == {
+        "correct": 12,
+        "wrong": 11,
+        "no_answer": 1,
+    }
     assert list(graded["answer_class"].fillna(-1)) == list(kept["answer_class"].fillna(-1))
     first = graded[graded["problem_id"] == graded["problem_id"].iloc[6]]
     assert first["answer_class"].tolist() == [0, 0, 0, 1, 1, 2]
@@ -53,7 +57,12 @@ def test_written_table_reads_back(tmp_path, verifier):
 
 def test_lists_of_responses_unfold(tmp_path, verifier):
     lines = [
-        {"doc_id": "a", "question": "1+1?", "target": 2, "resps": [["so \\boxed{2}", "\\boxed{3}"]]},
+        {
+            "doc_id": "a",
+            "question": "1+1?",
+            "target": 2,
+            "resps": [["so \\boxed{2}", "\\boxed{3}"]],
+        },
         {"doc_id": "b", "question": "1+2?", "target": 3, "resps": [["\\boxed{3}", "no"]]},
     ]
     table = read(write_lines(tmp_path / "r.jsonl", lines), verifier)

@@ -37,7 +37,7 @@ def model(tmp_path_factory):
 def probed(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "run"
     import_lines(model, out, rollout_lines())
-    return steps.probe(str(model), out, config=CONFIG, **FAST)
+    return steps.probe_states(str(model), out, config=CONFIG, **FAST)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def copy(probed, tmp_path):
 def test_states_equal_unpadded_forwards_of_a_saved_checkpoint(architecture, tmp_path):
     folder = save_model(tmp_path / "model", architecture)
     import_lines(folder, tmp_path / "run", rollout_lines(n_problems=2))
-    run = steps.probe(str(folder), tmp_path / "run", config=CONFIG, **FAST)
+    run = steps.probe_states(str(folder), tmp_path / "run", config=CONFIG, **FAST)
     plain = AutoModelForCausalLM.from_pretrained(folder).eval()
     norm = plain.get_submodule(find_decoder(plain).norm)
     rollouts = run.rollouts.set_index("rollout_id")
@@ -67,10 +67,14 @@ def test_states_equal_unpadded_forwards_of_a_saved_checkpoint(architecture, tmp_
                 scores = out.logits[0, position].log_softmax(-1)
                 for layer, hidden in zip(["0", "1", "2", "final"], out.hidden_states, strict=True):
                     assert_close(by_layer[layer][1][r], hidden[0, position])
-                assert_close(norm(torch.from_numpy(by_layer["3"][1][r])).numpy(), hidden[0, position])
+                assert_close(
+                    norm(torch.from_numpy(by_layer["3"][1][r])).numpy(), hidden[0, position]
+                )
             if position + 1 < ids.shape[1]:
                 assert row["next_token_id"] == ids[0, position + 1]
-                np.testing.assert_allclose(row["next_logprob"], scores[row["next_token_id"]], atol=1e-4)
+                np.testing.assert_allclose(
+                    row["next_logprob"], scores[row["next_token_id"]], atol=1e-4
+                )
             entropy = -(scores.exp() * scores).sum()
             np.testing.assert_allclose(row["entropy"], entropy, atol=1e-4)
 
@@ -103,7 +107,7 @@ def test_coinciding_anchors_are_stored_once_and_layers_read_alone(probed):
 
 def test_the_same_command_again_makes_nothing_new(probed, model):
     before = {p: p.stat().st_mtime_ns for p in probed.path.rglob("shard-*")}
-    steps.probe(str(model), probed.path, config=CONFIG, **FAST)
+    steps.probe_states(str(model), probed.path, config=CONFIG, **FAST)
     assert before == {p: p.stat().st_mtime_ns for p in probed.path.rglob("shard-*")}
 
 
@@ -113,7 +117,7 @@ def test_lost_shard_is_made_again_bitwise_equal(copy, model):
     shard.unlink()
     with pytest.raises(GeomrlError, match=r"1 of 1 shards are missing.*again"):
         open_run(copy).states()
-    steps.probe(str(model), copy, config=CONFIG, **FAST)
+    steps.probe_states(str(model), copy, config=CONFIG, **FAST)
     assert shard.read_bytes() == want
 
 
@@ -147,7 +151,9 @@ def test_unknown_layer_anchor_encoder_and_folder_are_named(probed, tmp_path):
 
 def test_other_settings_are_refused(copy, model):
     with pytest.raises(GeomrlError, match=r"other settings.*anchors"):
-        steps.probe(str(model), copy, config=ExtractionConfig(anchors=("marker_end",)), **FAST)
+        steps.probe_states(
+            str(model), copy, config=ExtractionConfig(anchors=("marker_end",)), **FAST
+        )
 
 
 def test_two_processes_make_the_store_of_one(copy, model):
@@ -156,7 +162,7 @@ def test_two_processes_make_the_store_of_one(copy, model):
     for path in store.glob("shard-*"):
         path.unlink()
     options = steps.ModelOptions(devices="cpu,cpu")
-    steps.probe(str(model), copy, config=CONFIG, options=options, **FAST)
+    steps.probe_states(str(model), copy, config=CONFIG, options=options, **FAST)
     assert want == {p.name: p.read_bytes() for p in store.glob("shard-*")}
 
 
@@ -167,7 +173,7 @@ def test_model_with_nan_states_is_named(tmp_path):
     broken.save_pretrained(folder)
     import_lines(folder, tmp_path / "run", rollout_lines())
     with pytest.raises(GeomrlError, match=r"layer 2, response token \d+ of rollout .*not finite"):
-        steps.probe(str(folder), tmp_path / "run", config=CONFIG, **FAST)
+        steps.probe_states(str(folder), tmp_path / "run", config=CONFIG, **FAST)
 
 
 def test_another_vocabulary_is_refused_and_cured(probed, tmp_path):
@@ -176,12 +182,12 @@ def test_another_vocabulary_is_refused_and_cured(probed, tmp_path):
 
     byte_level_tokenizer(vocab_size=262).save_pretrained(other)
     with pytest.raises(GeomrlError, match=r"another vocabulary.*--retokenize"):
-        steps.probe(str(other), probed.path, config=CONFIG, **FAST)
+        steps.probe_states(str(other), probed.path, config=CONFIG, **FAST)
 
 
 def test_encoder_other_than_the_policy_stands_beside_it(copy, tmp_path):
     other = save_model(tmp_path / "other", seed=5)
-    run = steps.probe(str(other), copy, config=CONFIG, **FAST)
+    run = steps.probe_states(str(other), copy, config=CONFIG, **FAST)
     assert len(run.encoders) == 2
     assert set(run.similarity["encoder"]) == set(run.encoders)
     with pytest.raises(GeomrlError, match="which encoder"):
@@ -192,7 +198,12 @@ def test_encoder_other_than_the_policy_stands_beside_it(copy, tmp_path):
 
 def test_replacement_does_what_a_plain_hook_does(probed, model):
     table = steps.replace_anchor(
-        str(model), probed.path, anchor="before_marker", layers=["1", "final"], show=False, n_boot=100
+        str(model),
+        probed.path,
+        anchor="before_marker",
+        layers=["1", "final"],
+        show=False,
+        n_boot=100,
     )
     assert set(table["arm"]) == {"correct_mean", "random_residual", "other_mean"}
     assert set(table["verdict"]) == {"correct", "wrong"}

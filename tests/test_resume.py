@@ -22,7 +22,9 @@ from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.importing import ImportConfig
 from geomrl.run import open_run
 
-CONFIG = RolloutConfig(n=4, chunk=6, sampling=Sampling(temperature=1.5, max_tokens=80), template="plain")
+CONFIG = RolloutConfig(
+    n=4, chunk=6, sampling=Sampling(temperature=1.5, max_tokens=80), template="plain"
+)
 EXTRACTION = ExtractionConfig(batch_tokens=300)
 KILLS = 5
 
@@ -46,7 +48,7 @@ def roll(model, problems, out, config=CONFIG):
 
 def probe(model, out):
     torch.set_num_threads(1)
-    return steps.probe(model, out, config=EXTRACTION, n_boot=100, n_perm=99, show=False)
+    return steps.probe_states(model, out, config=EXTRACTION, n_boot=100, n_perm=99, show=False)
 
 
 def contents(folder, pattern):
@@ -75,7 +77,9 @@ def test_rollouts_killed_five_times_are_bitwise_those_of_one_run(model, problems
     started = time.perf_counter()
     roll(model, problems, tmp_path / "whole")
     seconds = time.perf_counter() - started
-    left = killed_and_run_again(roll, (model, problems, tmp_path / "cut"), seconds / 3, tmp_path / "cut")
+    left = killed_and_run_again(
+        roll, (model, problems, tmp_path / "cut"), seconds / 3, tmp_path / "cut"
+    )
     assert any(0 < count < 8 for count in left)  # a kill did fall between chunks
     want, got = (contents(tmp_path / name, "rollouts.parquet") for name in ("whole", "cut"))
     assert len(want) == 1
@@ -134,7 +138,12 @@ def test_torn_part_is_named(model, problems, tmp_path):
 
 def test_samples_do_not_depend_on_the_chunk_size(model, problems, tmp_path):
     runs = [
-        roll(model, problems, tmp_path / str(chunk), RolloutConfig(**{**vars(CONFIG), "chunk": chunk}))
+        roll(
+            model,
+            problems,
+            tmp_path / str(chunk),
+            RolloutConfig(**{**vars(CONFIG), "chunk": chunk}),
+        )
         for chunk in (5, 48)
     ]
     one, two = (run.rollouts["response_ids"].map(list) for run in runs)

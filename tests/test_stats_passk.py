@@ -28,7 +28,9 @@ def test_pass_at_k_ends():
     assert pass_at_k([5000], 10000, 100)[0] == pytest.approx(1.0)
 
 
-@pytest.mark.parametrize(("counts", "n", "k"), [([1], 4, 5), ([1], 4, 0), ([5], 4, 1), ([-1], 4, 1)])
+@pytest.mark.parametrize(
+    ("counts", "n", "k"), [([1], 4, 5), ([1], 4, 0), ([5], 4, 1), ([-1], 4, 1)]
+)
 def test_pass_at_k_refuses_what_it_cannot_mean(counts, n, k):
     with pytest.raises(GeomrlError):
         pass_at_k(counts, n, k)

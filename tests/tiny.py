@@ -105,7 +105,9 @@ def metaspace_tokenizer(corpus=CORPUS):
 
 def character_tokenizer(characters=None):
     """One token a character."""
-    characters = characters or sorted({c for text in CORPUS for c in text} | set("日本語🙂é{}\\<>/think\n"))
+    characters = characters or sorted(
+        {c for text in CORPUS for c in text} | set("日本語🙂é{}\\<>/think\n")
+    )
     vocabulary = {token: i for i, token in enumerate([*SPECIAL, "<unk>", *characters])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")

@@ -186,7 +186,9 @@ def _lay_out(
     span = marker.find(text)
     if span is None:
         return _with(layout, None, layout.absent or "no_closed_marker")
-    if answer is not None and _visible(text[span.answer_start : span.answer_end]) != _visible(answer):
+    if answer is not None and _visible(text[span.answer_start : span.answer_end]) != _visible(
+        answer
+    ):
         return _with(layout, None, "ids_differ_from_text")
     offsets = (span.start, span.open_end, span.answer_start, span.answer_end, span.end)
     return _with(layout, MarkerSpan(*(_byte_length(text[:offset]) for offset in offsets)), None)
@@ -213,7 +215,9 @@ def _find(name: str, layout: _Layout) -> Anchor:
             return Anchor(name, None, "empty_response")
         return Anchor(name, layout.last)
     if name == "think_end":
-        return Anchor(name, layout.think_end, None if layout.think_end is not None else "no_think_end")
+        return Anchor(
+            name, layout.think_end, None if layout.think_end is not None else "no_think_end"
+        )
     if layout.marker is None:
         return Anchor(name, None, layout.absent)
 

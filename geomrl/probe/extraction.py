@@ -277,7 +277,9 @@ def size_estimate(settings: StoreSettings) -> float:
 
 def rollouts_hash(rollouts: pd.DataFrame) -> str:
     """Return a hash of the rollouts' ids and tokens, in their order."""
-    rows = zip(rollouts["rollout_id"], rollouts["prompt_ids"], rollouts["response_ids"], strict=True)
+    rows = zip(
+        rollouts["rollout_id"], rollouts["prompt_ids"], rollouts["response_ids"], strict=True
+    )
     return text_hash(*(f"{i} {list(map(int, p))} {list(map(int, r))}" for i, p, r in rows))
 
 
@@ -292,7 +294,7 @@ def fill_store(
     """Make some of a store's shards; each is a pure function of the settings and its number."""
     settings = store.settings
     for shard in shards:
-        part = rollouts.iloc[store.shard_range(shard)]
+        part = rollouts.iloc[list(store.shard_range(shard))]
         located = probe.locate(part, marker, settings.anchors)
         rows, states = probe.read(located, settings.layers, settings.batch_tokens, progress)
         store.write_shard(shard, rows, states)

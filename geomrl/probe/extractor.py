@@ -97,23 +97,26 @@ class Extractor:
         wanted = {layer_name(layer, self.decoder.n_layers) for layer in layers}
         n_layers, layer_list, norm = self.decoder.n_layers, self._layers, self._norm
         sequence, position = rows.sequence, rows.position
+        # Plain names: the trace's body is run elsewhere, where narrowing types is of no use.
         written = layer_name(write.layer, n_layers) if write else None
+        target = write.rows if write else rows
+        values = write.values if write else None
         options = {"fn": self._call} if self._call is not None else {}
         states: dict[str, Any] = {}
         # Values are asked for in the order of the forward, as nnsight requires.
         with self._traced.trace(**options, **inputs):
             if written == "0":
-                layer_list[0].input[write.rows.sequence, write.rows.position] = write.values
+                layer_list[0].input[target.sequence, target.position] = values
             if "0" in wanted:
                 states["0"] = layer_list[0].input[sequence, position].save()
             for index in range(n_layers):
                 name = str(index + 1)
                 if written == name:
-                    layer_list[index].output[write.rows.sequence, write.rows.position] = write.values
+                    layer_list[index].output[target.sequence, target.position] = write.values
                 if name in wanted:
                     states[name] = layer_list[index].output[sequence, position].save()
             if written == FINAL:
-                norm.output[write.rows.sequence, write.rows.position] = write.values
+                norm.output[target.sequence, target.position] = values
             if FINAL in wanted:
                 states[FINAL] = norm.output[sequence, position].save()
             output = self._traced.output.save()

@@ -129,7 +129,9 @@ class StateStore:
         """
         return pd.concat([rows for _, rows in self._whole_shards()], ignore_index=True)
 
-    def read(self, layer: str, anchor: str) -> tuple[pd.DataFrame, Float[np.ndarray, "rows hidden"]]:
+    def read(
+        self, layer: str, anchor: str
+    ) -> tuple[pd.DataFrame, Float[np.ndarray, "rows hidden"]]:
         """Return the rows that have this anchor, and their float32 states at one layer.
 
         No other layer's tensor is read from the disk.
@@ -183,6 +185,7 @@ def absences(rows: pd.DataFrame) -> dict[str, dict[str, int]]:
     lacking = rows[rows["reason"].notna()]
     counts = lacking.groupby(["anchor", "reason"]).size()
     found: dict[str, dict[str, Any]] = {}
-    for (anchor, reason), count in counts.items():  # type: ignore[misc]
-        found.setdefault(str(anchor), {})[str(reason)] = int(count)
+    for key, count in counts.items():
+        anchor, reason = map(str, key if isinstance(key, tuple) else (key, ""))
+        found.setdefault(anchor, {})[reason] = int(count)
     return found

@@ -74,7 +74,7 @@ class Level:
 
 EASY = Level("easy", 5, (1, 9))
 MEDIUM = Level("medium", 6, (1, 9))
-PRODUCT = Level("product", 4, (1, 9), (((2, 6), (2, 6)),))
+PRODUCT = Level("product", 5, (1, 9), (((2, 5), (2, 5)),))
 HARD = Level("hard", 4, (11, 99), (((6, 9), (12, 49)),))
 
 # Held-out problem i has level CYCLE[i % 20], so that the first few problems are as mixed as all.
@@ -84,7 +84,7 @@ CYCLE = _SEVEN + _SEVEN + _SEVEN[:6]
 # hard problems less: they are to stay nearly impossible.
 TRAINING_SHARES = {EASY: 0.3, MEDIUM: 0.3, PRODUCT: 0.35, HARD: 0.05}
 LARGEST_ANSWER = 999
-MOST_HELDOUT = 1000
+MOST_HELDOUT = 500
 
 STATEMENTS = (
     "What is {expression}?",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from geomrl.rollout.engine import Engine, Request, Sampling
 from geomrl.rollout.table import (
     SCHEMA,
     grade_columns,
+    read_rollouts,
     rollout_id,
     with_answer_classes,
     write_rollouts,
@@ -74,13 +76,14 @@ def generate_rollouts(
         GeomrlError: the run holds rollouts of other settings; the model's logits are not finite.
     """
     record_step(run, "rollouts", rollout_settings(loaded, verifier, problems, config))
+    if (run / "rollouts.parquet").exists():
+        return read_rollouts(run / "rollouts.parquet")
     planned = _plan(loaded, problems, config)
     parts = run / "rollouts.parts"
     done = 0
     for path, chunk in _chunks(parts, planned, config.chunk):
         if not path.exists():
-            base = done
-            tick = (lambda k: progress(base + k, len(planned))) if progress else None
+            tick = partial(_tell, progress, done, len(planned)) if progress else None
             write_parquet(path, _sample(loaded, engine, verifier, chunk, config, tick), SCHEMA)
         done += len(chunk)
         if progress:
@@ -95,6 +98,10 @@ def generate_rollouts(
         path.unlink()
     parts.rmdir()
     return table
+
+
+def _tell(progress: Callable[[int, int], None], before: int, total: int, more: int) -> None:
+    progress(before + more, total)
 
 
 def rollout_settings(
@@ -128,7 +135,9 @@ def _plan(
         )
         _check_prompt(loaded, problem, prompt.ids)
         for sample in range(config.n):
-            seed = derive_seed(config.seed, "rollout", problem.benchmark, problem.problem_id, sample)
+            seed = derive_seed(
+                config.seed, "rollout", problem.benchmark, problem.problem_id, sample
+            )
             row = {
                 "rollout_id": rollout_id(problem.benchmark, problem.problem_id, sample),
                 "benchmark": problem.benchmark,
@@ -154,7 +163,9 @@ def _plan(
 def _check_prompt(loaded: LoadedModel, problem: Problem, ids: Sequence[int]) -> None:
     where = f"problem {problem.problem_id} of {problem.benchmark}"
     if not ids:
-        raise GeomrlError(f"{where}: its prompt has no tokens; check the template and the tokenizer")
+        raise GeomrlError(
+            f"{where}: its prompt has no tokens; check the template and the tokenizer"
+        )
     longest = loaded.max_length
     if longest is not None and len(ids) >= longest:
         raise GeomrlError(
@@ -192,8 +203,8 @@ def _sample(
     grades = verifier.grade(texts, [str(p.row["gold"]) for p in chunk])
     frame = pd.DataFrame([p.row for p in chunk]).assign(
         response=texts,
-        response_ids=[c.ids for c in completions],
-        logprobs=[c.logprobs for c in completions],
+        response_ids=pd.Series([c.ids for c in completions]),
+        logprobs=pd.Series([c.logprobs for c in completions]),
         finish_reason=[c.finish_reason for c in completions],
         **grade_columns(grades),
     )

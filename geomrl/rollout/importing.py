@@ -36,8 +36,8 @@ GUESSES: dict[str, tuple[str, ...]] = {
     "response_ids": ("response_ids", "response_token_ids", "token_ids", "completion_ids"),
     "finish_reason": ("finish_reason",),
 }  # fmt: skip
-_TRUE = {True, 1, 1.0, "1", "true", "correct", "right", "yes"}
-_FALSE = {False, 0, 0.0, -1, -1.0, "0", "-1", "false", "incorrect", "wrong", "no"}
+_TRUE = {True, "1", "true", "correct", "right", "yes"}
+_FALSE = {False, -1, -1.0, "0", "-1", "false", "incorrect", "wrong", "no"}
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,9 @@ def _read_json_lines(path: Path) -> list[dict[str, Any]]:
                 "there: remove the line or write the file again"
             ) from error
         if not isinstance(row, dict):
-            raise GeomrlError(f"{path}, line {number}: not a JSON object; one rollout a line is wanted")
+            raise GeomrlError(
+                f"{path}, line {number}: not a JSON object; one rollout a line is wanted"
+            )
         rows.append(row)
     return rows
 
@@ -137,9 +139,7 @@ def _listed(raw: pd.DataFrame) -> str:
     return ", ".join(map(str, raw.columns))
 
 
-def _match_columns(
-    raw: pd.DataFrame, given: Mapping[str, str], path: Path
-) -> dict[str, str]:
+def _match_columns(raw: pd.DataFrame, given: Mapping[str, str], path: Path) -> dict[str, str]:
     """Return ours -> the file's column names."""
     for ours, theirs in given.items():
         if ours not in GUESSES:
@@ -163,9 +163,7 @@ def _match_columns(
     return columns
 
 
-def _one_response_a_row(
-    raw: pd.DataFrame, columns: Mapping[str, str], path: Path
-) -> pd.DataFrame:
+def _one_response_a_row(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
     """Rename to our columns, and unfold rows that hold a list of responses (lm-eval nests twice)."""
     rows = raw[list(columns.values())].set_axis(list(columns), axis=1)
     rows = rows.assign(row=range(1, len(rows) + 1))
@@ -180,7 +178,9 @@ def _one_response_a_row(
         rows = rows.explode(several, ignore_index=True)
     bad = rows[~rows["response"].map(lambda value: isinstance(value, str))]
     if len(bad):
-        raise GeomrlError(f"{path}, row {bad['row'].iloc[0]}: its response is no text; remove the row")
+        raise GeomrlError(
+            f"{path}, row {bad['row'].iloc[0]}: its response is no text; remove the row"
+        )
     return rows
 
 
@@ -223,7 +223,9 @@ def _plain(value: Any) -> Any:
     """Turn parquet's arrays into lists."""
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if _is_list(value) else getattr(value, "item", lambda: value)()
+    return (
+        [_plain(v) for v in value] if _is_list(value) else getattr(value, "item", lambda: value)()
+    )
 
 
 def _check_one_policy(rows: pd.DataFrame, columns: Mapping[str, str], path: Path) -> None:
@@ -272,7 +274,9 @@ def _gold_text(gold: Any) -> str:
 def _labelled(rows: pd.DataFrame, verifier: Verifier, path: Path) -> list[Grade]:
     """Turn the file's labels into grades; a wrong response without a closed marker is no answer."""
     if "label" not in rows:
-        raise GeomrlError(f"{path}: --keep-labels, but no label column; name it with --column label=NAME")
+        raise GeomrlError(
+            f"{path}: --keep-labels, but no label column; name it with --column label=NAME"
+        )
     grades = []
     for row, response, label in zip(rows["row"], rows["response"], rows["label"], strict=True):
         value = label.lower() if isinstance(label, str) else label
@@ -296,8 +300,8 @@ def _tokenised(
     """Fill in prompt, prompt_ids and response_ids."""
     given = {"prompt_ids", "response_ids"} <= set(rows) and not config.retokenize
     if given:
-        rows["prompt_ids"] = [list(map(int, ids)) for ids in rows["prompt_ids"]]
-        rows["response_ids"] = [list(map(int, ids)) for ids in rows["response_ids"]]
+        rows["prompt_ids"] = rows["prompt_ids"].map(_integers)
+        rows["response_ids"] = rows["response_ids"].map(_integers)
         check_ids_fit(rows, tokenizer, path)
         prompts = rows.get("prompt", rows["prompt_ids"].map(tokenizer.decode)).map(_as_key)
         return rows.assign(prompt=prompts, prompt_kind="raw", token_source="given")
@@ -305,7 +309,9 @@ def _tokenised(
     if "prompt" in rows and "problem" in rows:
         source = "prompt"  # the prompt that the policy really saw
     if source not in rows:
-        raise GeomrlError(f"{path}: --retokenize needs the prompt's text; name --column prompt=NAME")
+        raise GeomrlError(
+            f"{path}: --retokenize needs the prompt's text; name --column prompt=NAME"
+        )
     seen: dict[str, tuple[str, str, list[int]]] = {}
     for value in rows[source]:
         key = _as_key(value)
@@ -316,20 +322,26 @@ def _tokenised(
     return rows.assign(
         prompt=[text for text, _, _ in found],
         prompt_kind=[kind for _, kind, _ in found],
-        prompt_ids=[ids for _, _, ids in found],
-        response_ids=responses,
+        prompt_ids=pd.Series([ids for _, _, ids in found], index=rows.index),
+        response_ids=pd.Series(responses, index=rows.index),
         token_source="re-tokenised",
         template=config.template if source == "problem" else None,
         system=config.system if source == "problem" else None,
     )
 
 
+def _integers(ids: Any) -> list[int]:
+    return [int(i) for i in ids]
+
+
 def _prompt(
     value: Any, tokenizer: Any, config: ImportConfig, *, is_problem: bool
 ) -> tuple[str, str, list[int]]:
     if is_problem:
-        options = {"template": config.template, "system": config.system, "thinking": config.thinking}
-        prompt = render_prompt(value, tokenizer, **options)
+        prompt = render_prompt(
+            value, tokenizer, template=config.template, system=config.system,
+            thinking=config.thinking,
+        )  # fmt: skip
         return prompt.text, prompt.kind, prompt.ids
     if _is_list(value):  # chat messages, as TRL and verl keep them
         text = tokenizer.apply_chat_template(
@@ -352,7 +364,11 @@ def check_ids_fit(rows: pd.DataFrame, tokenizer: Any, path: Path, limit: int = 2
         zip(rows["rollout_id"], rows["response_ids"], rows["response"], strict=True)
     )
     for name, ids, text in pairs[:limit]:
-        said = tokenizer.decode(list(ids), skip_special_tokens=True) if max(ids, default=0) < size else ""
+        said = (
+            tokenizer.decode(list(ids), skip_special_tokens=True)
+            if max(ids, default=0) < size
+            else ""
+        )
         plain = tokenizer.decode(
             tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True
         )

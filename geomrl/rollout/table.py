@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -74,7 +75,9 @@ def read_rollouts(path: Path) -> pd.DataFrame:
         raise GeomrlError(f"{path}: holds no rollouts; delete it and run again")
     twice = rollouts["rollout_id"][rollouts["rollout_id"].duplicated()]
     if len(twice):
-        raise GeomrlError(f"{path}: rollout_id '{twice.iloc[0]}' stands there twice; ids must be unique")
+        raise GeomrlError(
+            f"{path}: rollout_id '{twice.iloc[0]}' stands there twice; ids must be unique"
+        )
     return rollouts.astype({"answer_class": "Int64", "policy_step": "Int64"})
 
 
@@ -91,7 +94,7 @@ def with_answer_classes(rollouts: pd.DataFrame, verifier: Verifier) -> pd.DataFr
     return rollouts.assign(answer_class=classes)
 
 
-def grade_columns(grades: Sequence[Grade]) -> dict[str, list[str | None]]:
+def grade_columns(grades: Sequence[Grade]) -> dict[str, Any]:
     """Return grades as the table's columns."""
     return {
         "verdict": [grade.verdict for grade in grades],

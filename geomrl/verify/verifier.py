@@ -126,6 +126,8 @@ class MathVerifier:
         )
         outcomes: dict[tuple[str, str], Outcome] = {}
         done = len(responses) - times.total()
+        if progress is not None and done:
+            progress(done)
         for pair, outcome in self._compare(list(times)):
             outcomes[pair] = outcome
             done += times[pair]

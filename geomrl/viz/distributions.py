@@ -22,7 +22,7 @@ DISTRIBUTION_CELLS = ("CC", "II_same_answer", "II", "CI", "floor")
 N_BINS = 80
 _EXACT = ["mean", "n_problems", "n_pairs"]
 _COLUMNS = ["space", "cell", "bin_low", "bin_high", "density", "n_drawn", *_EXACT]
-_TAIL = 0.002  # share of the weight that may lie outside the drawn range, at either end
+_TAIL = 0.01  # share of a cell's weight that may lie below the drawn range
 _TALLEST = 0.86  # height of the tallest distribution, in rows
 _MIDDLE = 0.4  # where a row is labelled, above its base line
 
@@ -49,10 +49,10 @@ def cosine_histogram(
     """Return the histogram of each cell in each space, with its mean and numbers.
 
     Columns: space, cell, bin_low, bin_high, density (weighted by problem, area 1 over the bins
-    plus the tails outside them), n_drawn (pairs in the histogram), mean, n_problems, n_pairs. The
+    and the tail below them), n_drawn (pairs in the histogram), mean, n_problems, n_pairs. The
     last three are the similarity table's, over all pairs, so that no second figure of the same
-    name goes round. Bins are shared by the cells of a space and leave out the outermost 0.2 % of
-    weight at each end. A cell without pairs has no rows.
+    name goes round. Bins are shared by the cells of a space and begin where no cell has more
+    than 1 % of its weight below. A cell without pairs has no rows.
 
     Args:
         pairs: by space, columns cell, cosine, problem_id, other_problem_id.
@@ -80,16 +80,15 @@ def cosine_histogram(
 def _edges(
     pairs: pd.DataFrame, weight: Float[np.ndarray, " pairs"], bins: int
 ) -> Float[np.ndarray, " edges"]:
-    """Return bin edges that hold all but the tails of every cell."""
-    limits = []
+    """Return bin edges from the lowest cell's tail to the highest cosine of all."""
+    cosine = pairs["cosine"].to_numpy(float)
+    lows = []
     for cell in pairs["cell"].unique():
         own = (pairs["cell"] == cell).to_numpy()
-        values = pairs["cosine"].to_numpy(float)[own]
-        order = np.argsort(values, kind="stable")
+        order = np.argsort(cosine[own], kind="stable")
         mass = np.cumsum(weight[own][order]) / weight[own].sum()
-        first, last = np.searchsorted(mass, [_TAIL, 1 - _TAIL])
-        limits += [values[order[first]], values[order[min(last, len(order) - 1)]]]
-    low, high = min(limits), max(limits)
+        lows.append(cosine[own][order][np.searchsorted(mass, _TAIL)])
+    low, high = min(lows), cosine.max()
     if high - low < 1e-6:  # identical states: one bar of visible width
         low, high = low - 0.005, high + 0.005
     return np.linspace(low, high, bins + 1)
@@ -143,6 +142,7 @@ def draw_distributions(
     for index, (space, axes) in enumerate(zip(spaces, panels, strict=True)):
         _draw_space(axes, histogram[histogram["space"] == space], cells)
         theme.panel_title(axes, index, f"{theme.SPACES[space]} cosine", letters=len(spaces) > 1)
+        axes.xaxis.set_major_locator(theme.few_ticks(6))
         axes.set_xlabel("Cosine of two rollouts’ states")
         labels = [_row_label(cell, histogram) if index == 0 else "" for cell in cells]
         axes.set_yticks(np.arange(len(cells)) - _MIDDLE, labels)

@@ -30,6 +30,7 @@ N_NEIGHBOURS = 15
 N_PROBLEMS = 12
 
 _PROBLEM_MARKERS = "osD^vP<>Xph*"
+_ROUNDING = 1e-12  # of a mean of equal unit vectors
 _RASTER = 4_000  # points beyond which a vector file would be slow to open
 
 
@@ -74,12 +75,13 @@ def principal_components(
     unit = exact / np.where(length > 0, length, 1.0)
     centred = unit - unit.mean(axis=0)
     k = min(n_components, len(states) - 1, states.shape[1])
+    if not np.abs(centred).max() > _ROUNDING:
+        return np.zeros((len(states), k)), np.zeros(k)
     # The seed is for the randomised solver, which only large inputs get.
     pca = PCA(n_components=k, random_state=derive_seed(seed, "viz", "pca") % 2**32)
     scores = pca.fit_transform(centred)
     largest = scores[np.abs(scores).argmax(axis=0), np.arange(k)]
-    total = (centred**2).sum()
-    share = (scores**2).sum(axis=0) / total if total > 0 else np.zeros(k)
+    share = (scores**2).sum(axis=0) / (centred**2).sum()
     return scores * np.where(largest < 0, -1.0, 1.0), share
 
 

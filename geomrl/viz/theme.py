@@ -8,7 +8,6 @@ that a grey print still reads.
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
@@ -24,7 +24,7 @@ SINGLE_COLUMN = 3.3  # inches
 DOUBLE_COLUMN = 6.9
 
 _FONT_PT = 7.0
-_EM_WIDTH = 0.505  # mean advance of DejaVu Sans in running text, in ems
+_HANDLE_EMS = 4.2  # what a legend's column needs besides its text
 _UNBROKEN = 30  # characters of a footnote's part that is not split over lines
 _LINE_INCH = _FONT_PT * 1.35 / 72
 
@@ -166,7 +166,7 @@ class Source:
             else [f"policy {shorten(self.policy)}", f"encoder {shorten(self.encoder)}"]
         )
         drawn = [] if self.seed is None else [f"seed {self.seed}"]
-        named = [shorten(self.benchmark)] if self.benchmark else []
+        named = [f"benchmark {shorten(self.benchmark)}"] if self.benchmark else []
         notes = [*(p for p in parts if p), *drawn, *named, *models]
         # Short notes stay on one line: a no-break space (U+00A0) is no place to wrap.
         return "; ".join(n.replace(" ", "\u00a0") if len(n) <= _UNBROKEN else n for n in notes)
@@ -220,15 +220,33 @@ def signed(value: float, digits: int = 3) -> str:
     return f"{value:.{digits}f}".replace("-", "−")
 
 
+def text_width(text: str) -> float:
+    """Return the width in inches of one line of text in the theme's font."""
+    font = get_font(findfont("DejaVu Sans"))
+    font.set_size(_FONT_PT, 7200)  # so fine that no hinting rounds it
+    font.set_text(text, 0.0)
+    return font.get_width_height()[0] / 64 / 7200
+
+
+def wrap(text: str, width: float) -> list[str]:
+    """Break text at its spaces into lines of at most `width` inches, as full as they go."""
+    lines: list[str] = []
+    for word in text.split(" "):
+        if lines and text_width(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
 def new_figure(width: float, height: float, footnote: str) -> Figure:
     """Return an empty figure, `width` x `height` inches of picture above a wrapped footnote."""
-    columns = int((width - 0.1) * 72 / (_FONT_PT * _EM_WIDTH))
-    lines = textwrap.wrap(footnote, columns, break_long_words=True)
+    lines = wrap(footnote, width - 0.15)
     foot = len(lines) * _LINE_INCH + 0.06
     total = height + foot
     figure = Figure(figsize=(width, total), layout="constrained")
     engine: Any = figure.get_layout_engine()
-    engine.set(w_pad=0.04, h_pad=0.04, rect=(0, foot / total, 1, 1 - foot / total))
+    engine.set(w_pad=0.06, h_pad=0.04, rect=(0, foot / total, 1, 1 - foot / total))
     figure.text(
         0.05 / width,
         0.04 / total,
@@ -242,9 +260,9 @@ def new_figure(width: float, height: float, footnote: str) -> Figure:
     return figure
 
 
-def few_ticks() -> MaxNLocator:
-    """Return a locator of at most five round ticks, for short axes."""
-    return MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10])
+def few_ticks(intervals: int = 4) -> MaxNLocator:
+    """Return a locator of at most so many intervals between round ticks, for short axes."""
+    return MaxNLocator(nbins=intervals, steps=[1, 2, 2.5, 5, 10])
 
 
 def whole_ticks() -> MaxNLocator:
@@ -271,8 +289,8 @@ def cell_handles(cells: Sequence[str]) -> list[Line2D]:
 
 def top_legend(figure: Figure, handles: Sequence[Any], width: float) -> None:
     """Put one legend above all panels, in as many columns as the labels leave room for."""
-    longest = max((len(str(h.get_label())) for h in handles), default=0)
-    column = (longest * _EM_WIDTH + 4.2) * _FONT_PT / 72
+    longest = max((text_width(str(h.get_label())) for h in handles), default=0.0)
+    column = longest + _HANDLE_EMS * _FONT_PT / 72
     columns = max(1, min(len(handles), int(width / column)))
     rows = -(-len(handles) // columns)
     balanced = -(-len(handles) // rows)

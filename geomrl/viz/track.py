@@ -16,7 +16,6 @@ from geomrl.viz.tables import Axis, anchor_label, ordered
 
 _MANY = 14  # places beyond which a marker a value is clutter
 _FEW_ANCHORS = 5  # up to so many, their panels stand side by side as those of layers do
-_SPREAD = 0.6  # share of a place's width that its points take
 _WIDEST_STEP = 0.2
 _TICKS = 12  # at most so many layers are named below an axis
 _LEGEND_INCH = 0.45
@@ -55,13 +54,15 @@ class Track:
         gaps = [0.25 if self._apart(place) else 0.0 for place in self.places]
         return np.cumsum(self.widths) - self.widths / 2 - 0.5 + gaps
 
-    def x(self, names: pd.Series, series: int = 0, of: int = 1) -> Float[np.ndarray, " rows"]:
-        """Return the coordinates of places by name, for points of one series of several.
+    def x(
+        self, names: pd.Series, series: int, of: int, *, spread: float = 0.6
+    ) -> Float[np.ndarray, " rows"]:
+        """Return the coordinates of places by name, for one series of several.
 
-        The series stand side by side so that none hides another, except where places are many:
-        there only the final norm has room.
+        The series stand side by side, over `spread` of a place's width, so that none hides
+        another; where places are many only the final norm has room for that.
         """
-        step = min(_WIDEST_STEP, _SPREAD / of) * (series - (of - 1) / 2)
+        step = min(_WIDEST_STEP, spread / of) * (series - (of - 1) / 2)
         room = self.widths * step
         if self.many:
             room = np.where([self._apart(place) for place in self.places], room, 0.0)
@@ -150,7 +151,7 @@ def draw_line(
         of: the number of cells drawn.
     """
     look = theme.cell_look(cell)
-    x = track.x(rows[track.by])
+    x = track.x(rows[track.by], series, of, spread=0.25)
     value, low, high = (rows[c].to_numpy(float) for c in ("value", "low", "high"))
     apart = ((rows[track.by] == "final") & (track.by == "layer")).to_numpy()
     if (~apart).sum() == 1:
