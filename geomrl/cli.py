@@ -215,10 +215,7 @@ def probe(
         batch_tokens=batch_tokens,
     )
     options = _options(device, dtype, trust_remote_code, allow_pickle)
-    if problems is not None and rollouts is not None:
-        raise GeomrlError(
-            "--problems and --rollouts exclude each other: the rollouts name their problems"
-        )
+    _check_source(problems, rollouts, out)
     loaded = options.load(model)
     if rollouts is not None:
         config = _import_config(column, where, keep_labels, retokenize, template, system, thinking)
@@ -230,10 +227,6 @@ def probe(
                 n, seed, chunk, temperature, top_p, top_k, max_tokens, template, system, thinking
             ),
         )  # fmt: skip
-    elif not (out / "rollouts.parquet").exists():
-        raise GeomrlError(
-            f"{out}: holds no rollouts; give --problems NAME_OR_FILE or --rollouts FILE"
-        )
     run = steps.probe_states(
         loaded, out, config=extraction, seed=seed, n_boot=boot, n_perm=permutations,
         options=options, say=say,
@@ -313,6 +306,20 @@ def reasoner_train(
     from geomrl.reasoner.train import ReasonerConfig, train_reasoner
 
     train_reasoner(ReasonerConfig(seed=seed), out, overwrite=overwrite)
+
+
+def _check_source(problems: str | None, rollouts: Path | None, out: Path) -> None:
+    """Say what is missing before a model is loaded."""
+    if problems is not None and rollouts is not None:
+        raise GeomrlError(
+            "--problems and --rollouts exclude each other: rollouts name their problems"
+        )
+    if rollouts is not None and not rollouts.exists():
+        raise GeomrlError(f"{rollouts}: no such file; check the path")
+    if problems is None and rollouts is None and not (out / "rollouts.parquet").exists():
+        raise GeomrlError(
+            f"{out}: holds no rollouts; give --problems NAME_OR_FILE or --rollouts FILE"
+        )
 
 
 def _draw(run: Any, out: Path | None, layer: str, anchor: str, umap: bool, seed: int) -> None:

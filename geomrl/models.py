@@ -108,8 +108,8 @@ def load_model(
     if dtype not in ("auto", *DTYPES):
         raise GeomrlError(f"dtype '{dtype}' is unknown; use auto, {', '.join(DTYPES)}")
     wanted = DTYPES.get(dtype) or ("auto" if where.type == "cuda" else torch.float32)
-    tokenizer = tokenizer or load_tokenizer(name, trust_remote_code=trust_remote_code)
     _check_folder(source, allow_pickle)
+    tokenizer = tokenizer or load_tokenizer(name, trust_remote_code=trust_remote_code)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             source,

@@ -1,22 +1,23 @@
 """The command line as a user types it."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
 from runs import rollout_lines, save_model, write_lines
+from typer.testing import CliRunner
+
+from geomrl.cli import app
 
 COMMANDS = ["rollout", "probe", "figures", "quickstart", "doctor", "reasoner"]
 
 
-def geomrl(*arguments, **options):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "TERM": "dumb"}
-    return subprocess.run(
-        [sys.executable, "-m", "geomrl.cli", *map(str, arguments)],
-        capture_output=True, text=True, env=environment, timeout=300, **options,
-    )  # fmt: skip
+def geomrl(*arguments):
+    """Run a command in this process."""
+    done = CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "200"})
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +55,7 @@ def test_probe_of_foreign_rollouts_end_to_end(model, tmp_path):
         "--permutations", 99, "--replace",
     ]  # fmt: skip
     done = geomrl(*arguments)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     assert "pass@1 0.500" in done.stdout
     assert "FLOOR" in done.stdout
     assert "random_residual" in done.stdout
@@ -63,7 +64,7 @@ def test_probe_of_foreign_rollouts_end_to_end(model, tmp_path):
     for name in ("similarity.parquet", "similarity.csv", "replacement.parquet", "manifest.json"):
         assert (tmp_path / "run" / name).exists()
     drawn = geomrl("figures", tmp_path / "run", "--no-umap")
-    assert drawn.returncode == 0, drawn.stderr
+    assert drawn.exit_code == 0, drawn.stderr
     assert len(list((tmp_path / "run" / "figures").glob("*.png"))) >= 6
 
 
@@ -85,7 +86,7 @@ def test_errors_are_one_line_and_exit_1(model, tmp_path):
     }
     for message, arguments in cases.items():
         done = geomrl(*arguments)
-        assert done.returncode == 1, arguments
+        assert done.exit_code == 1, arguments
         assert message in done.stderr
         assert "Traceback" not in done.stderr
 
@@ -97,7 +98,7 @@ def test_missing_and_torn_shards_of_a_checkpoint_are_named(tmp_path):
     run = ["probe", folder, "--problems", "arithmetic", "--limit", 1, "--out", tmp_path / "run"]
     weights.write_bytes(whole[:-1000])
     done = geomrl(*run)
-    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert (done.exit_code, "Traceback" in done.stderr) == (1, False)
     assert "model cannot be loaded" in done.stderr
     weights.unlink()
     done = geomrl(*run)
@@ -106,11 +107,11 @@ def test_missing_and_torn_shards_of_a_checkpoint_are_named(tmp_path):
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     done = geomrl(*run)
     assert "2 of 2 weight shards are missing (model-1-of-2.safetensors" in done.stderr
-    assert done.returncode == 1
+    assert done.exit_code == 1
 
 
 def test_doctor_names_what_is_there():
     done = geomrl("doctor")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     for word in ("torch", "nnsight", "vllm", "memory", "bundled"):
         assert word in done.stdout

@@ -112,7 +112,7 @@ class Extractor:
             for index in range(n_layers):
                 name = str(index + 1)
                 if written == name:
-                    layer_list[index].output[target.sequence, target.position] = write.values
+                    layer_list[index].output[target.sequence, target.position] = values
                 if name in wanted:
                     states[name] = layer_list[index].output[sequence, position].save()
             if written == FINAL:

@@ -108,21 +108,28 @@ WORDINGS = {
     ),
     "×": ("{left}×{right}={result}", "{left} times {right} is {result}"),
 }
-# No two closings end in the same word: the state before the marker must not be one token's.
+# Most last words of a closing go on to something else in another closing, each to its own: the
+# state before the marker then holds more than "the marker comes next", and depends on its word.
 CLOSINGS = (
     ", so the total is",
+    ", so the total is now",
     ". The result is then",
     ", so we get",
+    ", so we get a total of",
     ". Thus",
+    ". Thus it makes",
+    ". Thus it makes exactly",
     ". Hence",
+    ". Hence the answer is just",
     ". Therefore",
+    ". Therefore we end with",
     ", which gives",
-    ". In all that makes",
-    ", for a total of",
+    ", which gives us",
     ". It all comes to",
-    ", so we end with",
-    ". So {answer} is the answer:",
+    ". It all comes to the number",
     ", making",
+    ", making altogether",
+    ". So {answer} is the answer:",
 )
 
 

@@ -40,10 +40,10 @@ class ReasonerConfig:
     """What decides the reasoner's weights, on one machine and in one environment bit for bit."""
 
     seed: int = 0
-    steps: int = 1500
-    batch_size: int = 32
+    steps: int = 2600
+    batch_size: int = 16
     learning_rate: float = 4e-3
-    warmup_steps: int = 60
+    warmup_steps: int = 100
     weight_decay: float = 0.01
     clip_norm: float = 1.0
     hidden_size: int = 64

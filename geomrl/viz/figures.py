@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,30 +78,6 @@ def _methods(draws: int) -> str:
     return f"95 % bootstrap-t intervals by problem ({draws:,} draws)"
 
 
-@dataclass
-class _Album:
-    """The pictures written so far, and what `figures.json` says of each."""
-
-    out: Path
-    formats: Sequence[str]
-    total: int
-    progress: Callable[[int, int], None] | None
-    written: list[Path] = field(default_factory=list)
-    record: dict[str, dict[str, object]] = field(default_factory=dict)
-
-    def add(self, folder: Path, outcome: Picture | Skipped) -> None:
-        """Write a picture, or note why there is none, and report progress."""
-        key = (folder / outcome.name).relative_to(self.out).as_posix()
-        if isinstance(outcome, Skipped):
-            self.record[key] = {"skipped": outcome.reason}
-        else:
-            files = write_picture(outcome, folder, self.formats)
-            self.record[key] = {"files": [f.relative_to(self.out).as_posix() for f in files]}
-            self.written += files
-        if self.progress is not None:
-            self.progress(len(self.record), self.total)
-
-
 def layer_words(layer: str) -> str:
     """Return a layer's name for a footnote.
 
@@ -144,6 +120,38 @@ def draw_figures(
         MissingExtra: `umap` is wanted and umap-learn is not installed.
     """
     check_formats(formats)
+    out = Path(out) if out is not None else Path(run.path) / "figures"
+    total = 1 + run.similarity["benchmark"].nunique() * len(_PICTURES)
+    written: list[Path] = []
+    record: dict[str, dict[str, object]] = {}
+    for folder, outcome in make_pictures(run, layer=layer, anchor=anchor, seed=seed, umap=umap):
+        key = (Path(folder) / outcome.name).as_posix()
+        if isinstance(outcome, Skipped):
+            record[key] = {"skipped": outcome.reason}
+        else:
+            files = write_picture(outcome, out / folder, formats)
+            record[key] = {"files": [file.relative_to(out).as_posix() for file in files]}
+            written += files
+        if progress is not None:
+            progress(len(record), total)
+    settings = {"layer": layer, "anchor": anchor, "seed": seed, "umap": umap}
+    write_json(out / "figures.json", {"settings": settings, "pictures": record})
+    return [*written, out / "figures.json"]
+
+
+def make_pictures(
+    run: Run,
+    *,
+    layer: str = "final",
+    anchor: str = "before_marker",
+    seed: int = 0,
+    umap: bool = True,
+) -> Iterator[tuple[str, Picture | Skipped]]:
+    """Yield every picture of a run, one at a time, with the folder that it belongs in.
+
+    The folder is "" for what concerns the whole run, and for all pictures of a run of one
+    benchmark; else it is the benchmark's name. Arguments and errors are those of `draw_figures`.
+    """
     for value, known, option in ((layer, run.layers, "layer"), (anchor, run.anchors, "anchor")):
         if value not in known:
             raise GeomrlError(
@@ -151,18 +159,12 @@ def draw_figures(
             )
     if umap:
         embedding.require_umap()
-    out = Path(out) if out is not None else Path(run.path) / "figures"
     benchmarks = run.similarity["benchmark"].astype(str).unique().tolist()
-    album = _Album(out, formats, 1 + len(benchmarks) * len(_PICTURES), progress)
-    album.add(out, _verdict_counts(run))
+    yield "", _verdict_counts(run)
     for benchmark in benchmarks:
         scene = _scene(run, benchmark, layer, anchor, seed, umap)
-        folder = out / _folder_name(benchmark) if len(benchmarks) > 1 else out
         for name, make in _PICTURES.items():
-            album.add(folder, make(name, scene))
-    settings = {"layer": layer, "anchor": anchor, "seed": seed, "umap": umap}
-    write_json(out / "figures.json", {"settings": settings, "pictures": album.record})
-    return [*album.written, out / "figures.json"]
+            yield _folder_name(benchmark) if len(benchmarks) > 1 else "", make(name, scene)
 
 
 def _folder_name(benchmark: str) -> str:
