@@ -232,6 +232,9 @@ def probe(
         options=options, say=say,
     )  # fmt: skip
     print_headline(run)
+    lacking = run.summary["shortcomings"]
+    if lacking:
+        raise GeomrlError(f"{out}: states and tables are written, but {'; '.join(lacking)}")
     if replace:
         table = steps.replace_anchor(
             loaded, out, anchor=replace_anchor, layers=extraction.layers, seed=seed, n_boot=boot,

@@ -38,7 +38,28 @@ def summarise(
         },
         "absent_anchors": absences(run.store(encoder).rows()),
         "notes": notes,
+        "shortcomings": shortcomings(rollouts),
     }
+
+
+def shortcomings(rollouts: pd.DataFrame) -> list[str]:
+    """Return why a headline cannot be believed: what it lacks, and the cure."""
+    found = []
+    for name, part in rollouts.groupby("benchmark", sort=False):
+        by_problem = part.groupby("problem_id", sort=False)["verdict"]
+        if by_problem.ngroups == 1:
+            found.append(
+                f"benchmark {name} has one problem only ({part['problem_id'].iloc[0]}): no pair of "
+                "different problems, so no floor, no centre and no interval; add problems"
+            )
+        correct = by_problem.agg(lambda verdicts: (verdicts == "correct").sum())
+        if (correct < 2).all():
+            found.append(
+                f"benchmark {name}: none of its {len(correct)} groups has two correct rollouts (at most "
+                f"{correct.max()}, problem {correct.idxmax()}), so there is no CC; sample more (-n), or "
+                "take easier problems or a better model"
+            )
+    return found
 
 
 def _accuracy(rollouts: pd.DataFrame, name: str, seed: int, n_boot: int) -> dict[str, Any]:

@@ -17,10 +17,10 @@ from geomrl.reasoner.train import (
     IGNORED,
     RECORD,
     ReasonerConfig,
+    build_model,
     encode_example,
     learning_rate_factor,
     train_reasoner,
-    train_tokenizer,
     training_batches,
 )
 
@@ -87,8 +87,8 @@ def test_decoding_an_encoding_gives_the_text_back(bundled, text):
 
 def test_the_marker_is_ordinary_text_and_digits_are_single(bundled):
     _, tokenizer = bundled
-    pieces = [tokenizer.decode([i]) for i in tokenizer(r"so we get \boxed{137}").input_ids]
-    assert pieces == ["so", " we", " get", " \\", "boxed", "{", "1", "3", "7", "}"]
+    pieces = [tokenizer.decode([i]) for i in tokenizer(r", so we get \boxed{137}").input_ids]
+    assert pieces == [",", " so", " we", " get", " \\", "boxed", "{", "1", "3", "7", "}"]
 
 
 def test_the_chat_template_makes_the_prompt_of_training(bundled):
@@ -166,15 +166,13 @@ def test_training_twice_gives_the_same_bytes(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two"]  # no temporary left
 
 
-def test_another_seed_gives_other_weights(tmp_path):
-    from safetensors.torch import load_file
-
-    for seed in (0, 1):
-        train_reasoner(tiny(seed=seed, steps=1), tmp_path / str(seed), show_progress=False)
-    one, two = (load_file(tmp_path / str(seed) / "model.safetensors") for seed in (0, 1))
-    embedding = "model.embed_tokens.weight"
-    rows = min(len(one[embedding]), len(two[embedding]))
-    assert not torch.equal(one[embedding][:rows], two[embedding][:rows])
+def test_weights_and_data_follow_the_seed(bundled):
+    _, tokenizer = bundled
+    one, again, two = (build_model(tiny(seed=seed), tokenizer).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not torch.equal(one["lm_head.weight"], two["lm_head.weight"])
+    first, other = (next(training_batches(tiny(seed=seed), tokenizer)) for seed in (0, 1))
+    assert first.input_ids.tolist() != other.input_ids.tolist()
 
 
 def test_training_leaves_the_global_random_state_and_thread_count_alone(tmp_path):
@@ -216,9 +214,9 @@ def test_a_failure_leaves_what_was_there(tmp_path, monkeypatch):
     assert [p.name for p in out.iterdir()] == ["mine.txt"]
 
 
-def test_loss_is_on_responses_only():
+def test_loss_is_on_responses_only(bundled):
     config = tiny()
-    tokenizer = train_tokenizer(config)
+    _, tokenizer = bundled
     start = tokenizer("<|im_start|>assistant\n").input_ids
     for batch in itertools.islice(training_batches(config, tokenizer), 20):
         for ids, labels in zip(batch.input_ids.tolist(), batch.labels.tolist(), strict=True):

@@ -75,7 +75,7 @@ def draw_answers(groups: Groups, n_perm: int, *, seed: int) -> AnswerDraws:
         classes = [right] + [
             ~right & (answer == a) for a in np.unique(answer[~right]) if a != UNKNOWN
         ]
-        eligible = [members for members in classes if members.sum() >= 2]
+        eligible = [who for who in classes if who.sum() >= 2]
         if len(eligible) >= 2 and eligible[0] is right:
             rng = derive_rng(seed, "permutation_answer_class", groups.problem_ids[p])
             problems.append(p)
