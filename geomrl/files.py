@@ -81,6 +81,32 @@ def read_json(path: Path) -> Any:
         raise GeomrlError(f"{path}: not valid JSON ({error}); delete it and run again") from error
 
 
+def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield ("FILE, line N", object) for every line that is not blank.
+
+    Raises:
+        GeomrlError: the file is missing, or a line is not a JSON object.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise GeomrlError(f"{path}: no such file; check the path")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            place = f"{path}, line {number}"
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except ValueError as error:
+                raise GeomrlError(
+                    f"{place}: not valid JSON ({error}); the file was probably cut off while being "
+                    "written: mend or delete that line"
+                ) from error
+            if not isinstance(row, dict):
+                raise GeomrlError(f"{place}: not a JSON object; write one object a line")
+            yield place, row
+
+
 def write_parquet(path: Path, frame: pd.DataFrame, schema: pa.Schema | None = None) -> None:
     """Write a table as zstd parquet, atomically; `schema` fixes columns and types."""
     import pyarrow as pa

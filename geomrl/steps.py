@@ -32,7 +32,7 @@ from geomrl.probe.intervention import build_trials, summarise_replacement
 from geomrl.probe.intervention import replace as replace_states
 from geomrl.probe.similarity import similarity_table
 from geomrl.probe.store import StateStore
-from geomrl.problems.problem import load_problems
+from geomrl.problems.load import load_problems
 from geomrl.progress import progress_bar
 from geomrl.rollout.generate import RolloutConfig, generate_rollouts
 from geomrl.rollout.importing import ImportConfig, check_ids_fit

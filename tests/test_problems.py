@@ -8,7 +8,8 @@ import pytest
 
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.problems.benchmarks import BENCHMARKS
-from geomrl.problems.problem import Problem, load_problems
+from geomrl.problems.load import load_problems
+from geomrl.problems.problem import Problem
 from geomrl.problems.training_data import deduplicate, find_contamination
 
 

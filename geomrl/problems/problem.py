@@ -1,17 +1,9 @@
-"""A problem, and the ways to load a list of them."""
+"""A problem: what is asked, and the answer that counts as right."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
-
-from geomrl.errors import GeomrlError
-
-FILE_SUFFIXES = (".jsonl", ".parquet")
-ARITHMETIC = "arithmetic"
-ARITHMETIC_PROBLEMS = 200
 
 
 @dataclass(frozen=True)
@@ -26,59 +18,3 @@ class Problem:
     statement: str
     gold: str
     meta: dict[str, Any] = field(default_factory=dict)
-
-
-def load_problems(
-    spec: str, *, limit: int | None = None, columns: Mapping[str, str] | None = None
-) -> list[Problem]:
-    """Load problems by benchmark name or from local files.
-
-    Args:
-        spec: A comma-separated list of sources. A source is a benchmark's name (`aime24`, loaded
-            from the hub; `arithmetic`, the bundled held-out split, needs no network), a `.jsonl`
-            or `.parquet` file, whose stem becomes the benchmark's name, or `NAME=FILE`, which
-            reads a local copy of a named benchmark and checks its size.
-        limit: At most so many problems of each source, the first ones.
-        columns: For files: the column of `statement`, `gold` and `id`, where the usual names do
-            not fit; `a.b` reaches into a nested column. `{"gold": "reward_model.ground_truth"}`.
-
-    Raises:
-        GeomrlError: an unknown source, a faulty file (with its line), a benchmark of the wrong
-            size, a hub that cannot be reached, or two sources that share a benchmark's name.
-    """
-    if limit is not None and limit <= 0:
-        raise GeomrlError(f"limit {limit} leaves no problem: give a positive number, or none")
-    problems: list[Problem] = []
-    for source in [part.strip() for part in spec.split(",") if part.strip()]:
-        loaded = _load_source(source, columns)
-        taken = {problem.benchmark for problem in problems}
-        if loaded[0].benchmark in taken:
-            raise GeomrlError(
-                f"'{source}': the benchmark '{loaded[0].benchmark}' is in '{spec}' twice, and its"
-                " problems would mix; name each source once, or rename the file"
-            )
-        problems += loaded[:limit]
-    if not problems:
-        raise GeomrlError("no problems named: give a benchmark or a file, such as 'arithmetic'")
-    return problems
-
-
-def _load_source(source: str, columns: Mapping[str, str] | None) -> list[Problem]:
-    from geomrl.problems.benchmarks import BENCHMARKS, load_benchmark
-    from geomrl.problems.rows import read_problems
-
-    if source == ARITHMETIC:
-        from geomrl.problems.arithmetic import heldout_problems
-
-        return heldout_problems(ARITHMETIC_PROBLEMS, seed=0)
-    name, equals, path = source.partition("=")
-    if equals and name in BENCHMARKS:
-        return load_benchmark(name, Path(path), columns)
-    if source in BENCHMARKS:
-        return load_benchmark(source)
-    if source.endswith(FILE_SUFFIXES):
-        return read_problems(Path(source), Path(source).stem, columns)
-    raise GeomrlError(
-        f"'{source}' is neither a benchmark ({', '.join([ARITHMETIC, *BENCHMARKS])}) nor a"
-        f" {' or '.join(FILE_SUFFIXES)} file, nor NAME=FILE with such a name: check the spelling"
-    )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from geomrl.errors import GeomrlError
-from geomrl.problems.problem import ARITHMETIC
+from geomrl.problems.arithmetic import BENCHMARK as ARITHMETIC
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -5,13 +5,13 @@ Only data is read: no pickles, no dataset scripts.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from geomrl.errors import GeomrlError
+from geomrl.files import read_json_lines, read_parquet
 from geomrl.problems.problem import Problem
 from geomrl.verify.marker import BOXED, parse_marker
 
@@ -53,7 +53,7 @@ def read_problems(
     """
     if not path.exists():
         raise GeomrlError(f"{path}: no such file; check the path")
-    rows = _jsonl_rows(path) if path.suffix == ".jsonl" else _parquet_rows(path)
+    rows = read_json_lines(path) if path.suffix == ".jsonl" else _parquet_rows(path)
     return problems_of(rows, benchmark, str(path), columns)
 
 
@@ -83,27 +83,7 @@ def problems_of(
     return problems
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            place = f"{path}, line {number}"
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise GeomrlError(
-                    f"{place}: not valid JSON ({error}); the file was probably cut off while being"
-                    " written: mend or delete that line"
-                ) from error
-            if not isinstance(row, dict):
-                raise GeomrlError(f"{place}: not a JSON object; write one object a line")
-            yield place, row
-
-
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    from geomrl.files import read_parquet
-
     for number, row in enumerate(read_parquet(path).to_dict("records")):
         yield f"{path}, row {number}", {str(key): _plain(value) for key, value in row.items()}
 

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.files import read_parquet
+from geomrl.files import read_json_lines, read_parquet
 from geomrl.problems.prompts import render_prompt
 from geomrl.rollout.table import SCHEMA, grade_columns, rollout_id, with_answer_classes
 from geomrl.verify.verifier import Grade, Verifier
@@ -93,34 +93,12 @@ def _read_rows(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         frame = read_parquet(path)
     elif path.suffix in (".jsonl", ".json", ".ndjson"):
-        frame = pd.DataFrame(_read_json_lines(path))
+        frame = pd.DataFrame([row for _, row in read_json_lines(path)])
     else:
         raise GeomrlError(f"{path}: rollouts come as .jsonl or .parquet, not '{path.suffix}'")
     if frame.empty:
         raise GeomrlError(f"{path}: holds no rollouts; check that it was written to the end")
     return frame
-
-
-def _read_json_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        raise GeomrlError(f"{path}: no such file; check the path")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise GeomrlError(
-                f"{path}, line {number}: not valid JSON ({error}); the file was probably cut off "
-                "there: remove the line or write the file again"
-            ) from error
-        if not isinstance(row, dict):
-            raise GeomrlError(
-                f"{path}, line {number}: not a JSON object; one rollout a line is wanted"
-            )
-        rows.append(row)
-    return rows
 
 
 def _select(raw: pd.DataFrame, where: Mapping[str, str], path: Path) -> pd.DataFrame:
