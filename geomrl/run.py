@@ -35,6 +35,7 @@ class Run:
     def __init__(self, path: Path | str, encoder: str | None = None) -> None:
         self.path = Path(path)
         self.encoder = encoder
+        self._stores: dict[str, StateStore] = {}
         if not (self.path / "manifest.json").exists():
             raise GeomrlError(
                 f"{self.path}: not a run directory (no manifest.json in it); make one with "
@@ -86,13 +87,15 @@ class Run:
         encoder = encoder or self.encoder
         if encoder is None and len(names) == 1:
             encoder = names[0]
-        if encoder not in names:
+        if encoder is None or encoder not in names:
             what = "which encoder?" if encoder is None else f"no states of encoder '{encoder}'"
             raise GeomrlError(
                 f"{self.path}: {what} (there is: {', '.join(names) or 'none'}); "
                 "make states with `geomrl probe MODEL --out RUN`"
             )
-        return StateStore(self.path / "states" / str(encoder))
+        if encoder not in self._stores:
+            self._stores[encoder] = StateStore(self.path / "states" / encoder)
+        return self._stores[encoder]
 
     @property
     def layers(self) -> tuple[str, ...]:

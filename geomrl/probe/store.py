@@ -8,8 +8,9 @@ written last: a shard without one is not there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -127,7 +128,7 @@ class StateStore:
         Raises:
             GeomrlError: a shard is missing or torn.
         """
-        return pd.concat([rows for _, rows in self._whole_shards()], ignore_index=True)
+        return pd.concat(self._shard_rows, ignore_index=True)
 
     def read(
         self, layer: str, anchor: str
@@ -149,22 +150,23 @@ class StateStore:
                     f"again with --{kind}s and another --out to read others"
                 )
         frames, states = [], []
-        for shard, rows in self._whole_shards():
+        for shard, rows in enumerate(self._shard_rows):
             here = rows[(rows["anchor"] == anchor) & rows["state_row"].notna()]
             frames.append(here)
             states.append(self._read_layer(shard, layer, here["state_row"].astype(int).tolist()))
         table = pd.concat(frames, ignore_index=True).drop(columns=["anchor", "state_row", "reason"])
         return table, np.concatenate(states)
 
-    def _whole_shards(self) -> Iterator[tuple[int, pd.DataFrame]]:
+    @cached_property
+    def _shard_rows(self) -> list[pd.DataFrame]:
+        """Every shard's rows, read once: they are small beside the states."""
         missing = self.missing_shards()
         if missing:
             raise GeomrlError(
                 f"{self.path}: {len(missing)} of {self.n_shards} shards are missing (first: {missing[0]}); "
                 "run the same `geomrl probe` command again: it makes only those"
             )
-        for shard in range(self.n_shards):
-            yield shard, read_parquet(self._rows(shard)).astype(_INTEGERS)
+        return [read_parquet(self._rows(s)).astype(_INTEGERS) for s in range(self.n_shards)]
 
     def _read_layer(
         self, shard: int, layer: str, rows: Sequence[int]

@@ -23,7 +23,7 @@ N_BINS = 80
 _EXACT = ["mean", "n_problems", "n_pairs"]
 _COLUMNS = ["space", "cell", "bin_low", "bin_high", "density", "n_drawn", *_EXACT]
 _TAIL = 0.01  # share of a cell's weight that may lie below the drawn range
-_TALLEST = 0.86  # height of the tallest distribution, in rows
+_TALLEST = 0.86  # height of a distribution's peak, in rows
 _MIDDLE = 0.4  # where a row is labelled, above its base line
 
 
@@ -133,7 +133,7 @@ def draw_distributions(
     thinned = (histogram["n_drawn"] < histogram["n_pairs"]).any()
     footnote = source.footnote(
         place,
-        "each problem (or pair of problems) has the same weight",
+        "each problem (or pair of problems) has the same weight, each row its own height",
         "vertical line, mean; dashed, mean of the floor",
         f"histograms of at most {drawn:,} pairs, means of all" if thinned else "",
     )
@@ -156,7 +156,6 @@ def _row_label(cell: str, histogram: pd.DataFrame) -> str:
 
 
 def _draw_space(axes: Axes, rows: pd.DataFrame, cells: Sequence[str]) -> None:
-    peak = rows["density"].max()
     floor = rows.loc[rows["cell"] == "floor", "mean"]
     if len(floor):
         axes.axvline(floor.iloc[0], color=theme.GREY, linewidth=0.6, linestyle=(0, (4, 3)))
@@ -166,7 +165,7 @@ def _draw_space(axes: Axes, rows: pd.DataFrame, cells: Sequence[str]) -> None:
         if part.empty:
             continue
         colour = theme.cell_look(cell).colour
-        height = part["density"].to_numpy() / peak * _TALLEST
+        height = part["density"].to_numpy() / part["density"].max() * _TALLEST
         edges = np.append(part["bin_low"].to_numpy(), part["bin_high"].iloc[-1])
         axes.stairs(row - height, edges, baseline=row, fill=True, color=colour, alpha=0.45, lw=0)
         axes.stairs(row - height, edges, baseline=None, color=colour, linewidth=0.8)
