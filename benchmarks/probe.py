@@ -1,9 +1,9 @@
 """Speed and peak memory of state extraction, beside what a researcher would otherwise run.
 
-    python benchmarks/probe.py ROLLOUTS.jsonl TOKENIZER_FOLDER [--runs 10] [--limit 200]
+    python benchmarks/probe.py ROLLOUTS.jsonl TOKENIZER_FOLDER [--runs 10] [--limit 64]
 
 A 30M-parameter random Qwen3 with the Qwen2 vocabulary reads the rollouts (problem, response, gold)
-whose last anchor lies before token 1,024. Four ways, in turn within one process, so that ratios are
+whose last anchor lies before token 1,024, or a seeded sample of them (--limit). Four ways, in turn within one process, so that ratios are
 paired:
 
     ours      find anchors, read all layers at them, next-token figures, write the state store
@@ -86,7 +86,8 @@ def load_rollouts(path, probe, limit):
     )
     located = probe.locate(frame, MARKER, ANCHORS)
     early = [bool(item.positions) and item.positions[-1] < 1024 for item in located]
-    return frame[early].head(limit).reset_index(drop=True)
+    kept = frame[early]
+    return kept.sample(min(limit, len(kept)), random_state=0).sort_index().reset_index(drop=True)
 
 
 def ours(probe, rollouts, folder):

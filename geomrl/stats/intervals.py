@@ -29,7 +29,8 @@ FEW = 10
 _TAILS = (0.025, 0.975)
 _ALL_EQUAL = "all problems have the same value: no spread to make an interval from"
 _Map = Callable[[Any], Any]  # elementwise, on a float or an array
-_ZERO = 1e-9  # standard errors below this share of the values' scale are rounding
+_ZERO = 1e-9  # spreads below this share of the values' scale are rounding
+_FLAT = 1e-6  # a draw's standard error is a root of a difference, or of float32 sums: coarser
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,8 @@ def mean_interval(
     _check(values, bounds)
     n = len(values)
     value = float(values.mean()) if n else float("nan")
-    reason = _no_interval(n, float(np.ptp(values)) if n else 0.0, float(np.abs(value)))
+    scale = bounds[1] - bounds[0] if bounds else abs(value)
+    reason = _no_interval(n, float(np.ptp(values)) if n else 0.0, scale)
     if reason:
         return Interval(value, np.nan, np.nan, n, 0, seed, reason)
     deviations = values - value
@@ -199,7 +201,7 @@ def _bootstrap_t(
     centre, width = scale(value), se * slope(value)
     with np.errstate(invalid="ignore", divide="ignore"):
         ts = (scale(value + shifts) - centre) / (errors * slope(value + shifts))
-    flat = errors <= _ZERO * max(se, float(np.abs(shifts).max(initial=0.0)))
+    flat = errors <= _FLAT * max(se, float(np.abs(shifts).max(initial=0.0)))
     ts[flat] = np.where(shifts[flat] == 0, 0.0, np.copysign(np.inf, shifts[flat]))
     # Order statistics, never interpolated: infinite draws are ranked, not averaged.
     t_low, t_high = np.quantile(ts, _TAILS, method="inverted_cdf") if len(ts) else (-np.inf, np.inf)

@@ -19,7 +19,7 @@ from geomrl.viz.picture import Picture
 
 DISTRIBUTION_CELLS = ("CC", "II_same_answer", "II", "CI", "floor")
 
-N_BINS = 80
+N_BINS = 50
 _EXACT = ["mean", "n_problems", "n_pairs"]
 _COLUMNS = ["space", "cell", "bin_low", "bin_high", "density", "n_drawn", *_EXACT]
 _TAIL = 0.01  # share of a cell's weight that may lie below the drawn range
