@@ -3,8 +3,8 @@
     python benchmarks/probe.py ROLLOUTS.jsonl TOKENIZER_FOLDER [--runs 10] [--limit 64]
 
 A 30M-parameter random Qwen3 with the Qwen2 vocabulary reads the rollouts (problem, response, gold)
-whose last anchor lies before token 1,024, or a seeded sample of them (--limit). Four ways, in turn within one process, so that ratios are
-paired:
+whose last anchor lies before token 1,024, or a seeded sample of them (--limit). Four ways, in turn
+within one process, so that ratios are paired:
 
     ours      find anchors, read all layers at them, next-token figures, write the state store
     script    padded batches in file order, whole model, output_hidden_states=True, then index, save

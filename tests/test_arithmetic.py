@@ -149,6 +149,12 @@ def test_too_many_heldout_problems_are_refused():
         heldout_problems(MOST_HELDOUT + 1)
 
 
+@pytest.mark.parametrize("terms", [[], [Term(1, (2,)), Term(-1, (3,))]])
+def test_a_problem_that_no_solution_can_be_written_for_is_refused(terms):
+    with pytest.raises(GeomrlError, match="variant-1"):
+        make_problem("variant-1", terms)
+
+
 def test_one_problem_has_many_paths():
     rng = random.Random(0)
     shares = []

@@ -49,7 +49,7 @@ def tiny(**overrides) -> ReasonerConfig:
         heads=2,
         key_value_heads=1,
         head_dim=8,
-        measure=MeasureConfig(problems=2, samples=2),
+        measure=MeasureConfig(problems=2, samples=8),
     )
     return replace(small, **overrides)
 
@@ -239,6 +239,8 @@ def test_the_learning_rate_warms_up_and_ends_at_zero():
 def test_nothing_to_train_on_is_refused():
     with pytest.raises(GeomrlError, match="steps = 0"):
         ReasonerConfig(steps=0)
+    with pytest.raises(GeomrlError, match="samples = 4"):
+        MeasureConfig(samples=4)
 
 
 # --- measuring -------------------------------------------------------------------------------

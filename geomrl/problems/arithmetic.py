@@ -78,10 +78,11 @@ PRODUCT = Level("product", 5, (1, 9), (((2, 5), (2, 5)),))
 HARD = Level("hard", 4, (11, 99), (((6, 9), (12, 49)),))
 
 # Held-out problem i has level CYCLE[i % 20], so that the first few problems are as mixed as all.
-_SEVEN = (EASY, MEDIUM, PRODUCT, HARD, MEDIUM, EASY, PRODUCT)
-CYCLE = _SEVEN + _SEVEN + _SEVEN[:6]
-# Training sees products more often than the held-out split does, being what is learnt slowest, and
-# hard problems less: they are to stay nearly impossible.
+CYCLE = (
+    *(MEDIUM, PRODUCT, EASY, MEDIUM, PRODUCT, HARD, MEDIUM, PRODUCT, EASY, MEDIUM),
+    *(PRODUCT, MEDIUM, EASY, PRODUCT, MEDIUM, HARD, PRODUCT, MEDIUM, EASY, PRODUCT),
+)
+# Training sees hard problems rarely, so that they stay nearly impossible.
 TRAINING_SHARES = {EASY: 0.3, MEDIUM: 0.3, PRODUCT: 0.35, HARD: 0.05}
 LARGEST_ANSWER = 999
 MOST_HELDOUT = 500
@@ -173,7 +174,7 @@ def draw_terms(level: Level, rng: random.Random) -> tuple[Term, ...]:
 
 
 def expression_text(terms: Sequence[Term]) -> str:
-    """Write terms as an expression, e.g. `12+3×4-5`; the first term must be positive."""
+    """Write terms as an expression, e.g. `12+3×4-5`."""
     signed = (f"{'+-'[term.sign < 0]}{'×'.join(map(str, term.factors))}" for term in terms)
     return "".join(signed).removeprefix("+")
 
@@ -185,12 +186,22 @@ def make_problem(
 
     The terms go into `meta`, so that a variant (other wording, order or numbers) can be made of
     any problem: `make_problem(new_id, changed(terms_of(problem)), wording=...)`.
+
+    Raises:
+        GeomrlError: there are no terms, or their sum is negative (solutions never write a negative
+            number).
     """
+    total = sum(term.value for term in terms)
+    if not terms or total < 0:
+        raise GeomrlError(
+            f"{problem_id}: {expression_text(terms) or 'no terms'} = {total}; a problem of this "
+            "task needs terms whose sum is not negative"
+        )
     return Problem(
         problem_id=problem_id,
         benchmark=BENCHMARK,
         statement=STATEMENTS[wording].format(expression=expression_text(terms)),
-        gold=str(sum(term.value for term in terms)),
+        gold=str(total),
         meta={
             "terms": [[term.sign, list(term.factors)] for term in terms],
             "wording": wording,
@@ -290,10 +301,7 @@ def drawn_order(terms: Sequence[Term], rng: random.Random) -> list[Term]:
 
 
 def parts_of(number: int, rng: random.Random) -> tuple[int, ...]:
-    """Return `number` itself or two positive parts of it.
-
-    The parts are the tens and the units.
-    """
+    """Return `number` whole, or its tens and its units in either order."""
     tens, units = number - number % 10, number % 10
     if rng.random() >= SPLITTING or not (tens and units):
         return (number,)

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import ArrayLike
 
+from geomrl.errors import GeomrlError
 from geomrl.problems.arithmetic import heldout_problems, operation_path
 from geomrl.problems.problem import Problem
 from geomrl.stats.intervals import Interval, mean_interval
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 ANCHORS = ("before_marker", "marker_end")
 MAX_TOKENS = 192
+K = 8  # of pass@k
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,13 @@ class MeasureConfig:
     problems: int = 200
     samples: int = 16
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.problems < 1 or self.samples < K:
+            raise GeomrlError(
+                f"problems = {self.problems}, samples = {self.samples}: the report holds pass@{K}; "
+                f"give at least one problem and {K} samples of each"
+            )
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,9 @@ def measure_reasoner(
     """Sample the checkpoint in `folder` on held-out problems and measure it.
 
     `progress(done, total)` counts rollouts.
+
+    Raises:
+        GeomrlError: the folder holds no checkpoint that can be loaded.
     """
     from geomrl.models import load_model
 
@@ -88,7 +100,7 @@ def measure_reasoner(
 
     return ReasonerReport(
         pass_at_1=interval(counts / n, (0, 1)),
-        pass_at_8=interval(pass_at_k(counts, n, min(8, n)), (0, 1)),
+        pass_at_8=interval(pass_at_k(counts, n, K), (0, 1)),
         solved_rarely=interval(counts / n < 0.1, (0, 1)),
         distinct_paths=interval([s for s in map(distinct_share, groups) if s is not None], (0, 1)),
         no_answer=interval([(group["verdict"] == "no_answer").mean() for group in groups], (0, 1)),

@@ -40,7 +40,7 @@ class ReasonerConfig:
     """What decides the reasoner's weights, on one machine and in one environment bit for bit."""
 
     seed: int = 0
-    steps: int = 2600
+    steps: int = 1850
     batch_size: int = 16
     learning_rate: float = 4e-3
     warmup_steps: int = 100
