@@ -306,9 +306,12 @@ def reasoner_train(
     overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
 ) -> None:
     """Train the bundled reasoner from nothing: a few CPU-minutes."""
+    from geomrl.models import quiet_transformers
     from geomrl.reasoner.train import ReasonerConfig, train_reasoner
+    from geomrl.report import print_reasoner
 
-    train_reasoner(ReasonerConfig(seed=seed), out, overwrite=overwrite)
+    quiet_transformers()
+    print_reasoner(train_reasoner(ReasonerConfig(seed=seed), out, overwrite=overwrite), out)
 
 
 def _check_source(problems: str | None, rollouts: Path | None, out: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 from rich.console import Console
@@ -10,15 +12,25 @@ from rich.table import Table
 
 from geomrl.run import Run
 
+if TYPE_CHECKING:
+    from geomrl.reasoner.measure import ReasonerReport
+    from geomrl.stats.intervals import Interval
+
 CELL_WORDS = {
-    "CC": "correct - correct, same problem",
-    "II": "wrong - wrong",
-    "CI": "correct - wrong",
-    "II_same_answer": "wrong - wrong, same answer",
-    "II_diff_answer": "wrong - wrong, other answers",
-    "CC_cross": "correct, different problems",
-    "CC_cross_same_answer": "correct, different problems, same answer",
-    "floor": "FLOOR: all pairs of different problems",
+    "CC": "CC correct-correct",
+    "II": "II wrong-wrong",
+    "CI": "CI correct-wrong",
+    "II_same_answer": "II same wrong answer",
+    "II_diff_answer": "II other answers",
+    "CC_cross": "CC across problems",
+    "CC_cross_same_answer": "CC across, same answer",
+    "floor": "FLOOR across problems",
+    "CC-II": "CC - II",
+    "CC-CI": "CC - CI",
+    "CC-II_same_answer": "CC - II same answer",
+    "II_same_answer-II_diff_answer": "II same - II other",
+    "CC-floor": "CC - floor",
+    "II-floor": "II - floor",
 }
 
 
@@ -39,7 +51,8 @@ def print_headline(run: Run) -> None:
     summary = run.summary
     for name, found in summary["benchmarks"].items():
         console.print(_accuracy_line(name, found))
-        console.print(_headline_table(name, found["headline"], summary))
+        for place in found["headlines"]:
+            console.print(_headline_table(place, summary["encoder"]))
     for line in _absence_lines(summary["absent_anchors"]):
         console.print(f"[bright_black]{line}")
     console.print(
@@ -72,13 +85,13 @@ def _absence_lines(absent: dict[str, dict[str, int]]) -> list[str]:
     return [f"{listed}: no {', '.join(anchors)}" for listed, anchors in together.items()]
 
 
-def _headline_table(name: str, rows: list[dict[str, Any]], summary: dict[str, Any]) -> Table:
-    where = summary["benchmarks"][name]["headline_at"]
+def _headline_table(place: dict[str, Any], encoder: str) -> Table:
     table = Table(
-        "cell", "raw cosine", "centred cosine", "problems", title_justify="left",
-        title=f"layer {where['layer']}, anchor {where['anchor']}, encoder {summary['encoder']}",
+        "cell", "raw cosine", "centred cosine", "n", title_justify="left",
+        title=f"layer {place['layer']}, anchor {place['anchor']}, encoder {encoder}",
     )  # fmt: skip
-    for row in rows:
+    cells = [row["cell"] for row in place["cells"]]
+    for row in place["cells"]:
         cell = row["cell"]
         table.add_row(
             CELL_WORDS.get(cell, cell),
@@ -86,7 +99,9 @@ def _headline_table(name: str, rows: list[dict[str, Any]], summary: dict[str, An
             _interval({k: row[f"centred{s}"] for k, s in _COLUMNS}),
             str(row["n_problems"]),
             style="bold" if cell == "floor" else None,
-            end_section=cell == "floor",
+            end_section="-" not in cell
+            and cells[-1] != cell
+            and "-" in cells[cells.index(cell) + 1],
         )
     return table
 
@@ -97,9 +112,9 @@ _COLUMNS = (("value", ""), ("low", "_low"), ("high", "_high"))
 def _interval(numbers: dict[str, Any]) -> str:
     if numbers["value"] is None:
         return "-"
-    if numbers["low"] is None:
+    if numbers["low"] is None or numbers["low"] != numbers["low"]:
         return f"{numbers['value']:.3f}"
-    return f"{numbers['value']:.3f} ({numbers['low']:.3f} to {numbers['high']:.3f})"
+    return f"{numbers['value']:.3f} ({numbers['low']:.3f}, {numbers['high']:.3f})"
 
 
 def print_replacement(table: pd.DataFrame) -> None:
@@ -114,3 +129,27 @@ def print_replacement(table: pd.DataFrame) -> None:
             row["layer"], row["arm"], row["verdict"], _interval(numbers), str(row["n_problems"])
         )
     Console().print(shown)
+
+
+def print_reasoner(report: ReasonerReport, folder: Path) -> None:
+    """Print what a newly trained reasoner was measured to be."""
+    found: dict[str, Interval] = {
+        "pass@1": report.pass_at_1,
+        "pass@8": report.pass_at_8,
+        "problems solved less than one time in ten": report.solved_rarely,
+        "distinct paths among correct rollouts": report.distinct_paths,
+        "no answer": report.no_answer,
+        "tokens of a response": report.tokens,
+        **{f"raw cosine of correct pairs, {name}": value for name, value in report.cosines.items()},
+    }
+    shown = Table(
+        "figure", "value (95 % by problem)", "problems", title_justify="left",
+        title=f"{folder}: {report.config.samples} samples a problem, seed {report.config.seed}",
+    )  # fmt: skip
+    for name, value in found.items():
+        shown.add_row(name, _interval(asdict(value)), str(value.n_clusters))
+    Console().print(shown)
+    tokens = ", ".join(repr(token) for token in list(report.anchor_tokens)[:8])
+    Console().print(
+        f"{len(report.anchor_tokens)} tokens occur at before_marker, most often {tokens}"
+    )

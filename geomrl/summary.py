@@ -32,7 +32,7 @@ def summarise(
         "benchmarks": {
             name: {
                 **_accuracy(rollouts[rollouts["benchmark"] == name], name, seed, n_boot),
-                **_headline(table[table["benchmark"] == name]),
+                **_headlines(table[table["benchmark"] == name]),
             }
             for name in rollouts["benchmark"].unique()
         },
@@ -99,9 +99,18 @@ def interval_dict(interval: Interval) -> dict[str, float | int | None]:
     return {**clean, "n_problems": interval.n_clusters}
 
 
-def _headline(table: pd.DataFrame) -> dict[str, Any]:
-    """Return the headline table and where it was read."""
-    frame = headline(table)
-    rounded = frame.round(6).astype(object)
-    records = rounded.where(rounded.notna(), None).to_dict("records")
-    return {"headline_at": dict(frame.attrs), "headline": records}
+def _headlines(table: pd.DataFrame) -> dict[str, Any]:
+    """Return the headline table before the marker, and beside it the one at the marker's end.
+
+    What the state before the marker mostly announces is the marker; the answer shows one token on.
+    """
+    anchors = [a for a in ("before_marker", "marker_end") if a in set(table["anchor"])]
+    return {"headlines": [_headline(table, a) for a in anchors or [str(table["anchor"].iloc[0])]]}
+
+
+def _headline(table: pd.DataFrame, anchor: str) -> dict[str, Any]:
+    frame = headline(table, anchor=anchor)
+    order = [*(c for c in frame["cell"] if "-" not in c), *(c for c in frame["cell"] if "-" in c)]
+    rounded = frame.set_index("cell").loc[order].reset_index().round(6).astype(object)
+    cells = rounded.where(rounded.notna(), None).to_dict("records")
+    return {"layer": frame.attrs["layer"], "anchor": frame.attrs["anchor"], "cells": cells}
