@@ -246,3 +246,16 @@ def test_token_batches_cover_everything_within_the_budget():
     assert sorted(i for batch in batches for i in batch) == list(range(7))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(lengths[i] for i in batch) <= 60
+
+
+def test_marker_in_the_prompt_changes_nothing(model, tmp_path):
+    plain = rollout_lines(n_problems=2)
+    boxed = [line | {"question": line["question"] + " thus \\boxed{9}"} for line in plain]
+    found = {}
+    for name, lines in (("plain", plain), ("boxed", boxed)):
+        import_lines(model, tmp_path / name, lines, ImportConfig(template="plain"))
+        run = steps.probe_states(str(model), tmp_path / name, config=CONFIG, **FAST)
+        keys = ["anchor", "token_index", "flags", "reason"]
+        found[name] = run.store().rows()[keys], run.rollouts["verdict"].tolist()
+    assert found["plain"][0].equals(found["boxed"][0])
+    assert found["plain"][1] == found["boxed"][1]

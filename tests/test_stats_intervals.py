@@ -148,3 +148,14 @@ def test_coverage_of_the_floor():
         found = pair_interval(kernel, 1 - np.eye(P), n_boot=1000)
         hits.append(found.low <= 4.0 <= found.high)
     assert 0.905 <= np.mean(hits) <= 0.99
+
+
+@pytest.mark.parametrize("failures", [1, 2, 3])
+def test_almost_all_at_a_bound_gives_a_useful_interval(failures):
+    """Draws without a single failure have no spread; the limit must not run to the other bound."""
+    values = np.r_[np.zeros(failures), np.ones(100 - failures)]
+    found = mean_interval(values, bounds=(0.0, 1.0))
+    exact = scipy.stats.binomtest(100 - failures, 100).proportion_ci(0.95)
+    assert found.low == pytest.approx(exact.low, abs=0.02)
+    assert found.high == pytest.approx(exact.high, abs=0.02)
+    assert "Wilson" in found.warning

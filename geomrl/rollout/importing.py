@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -230,17 +231,14 @@ def _graded(
             f"{path}, row {row}: no gold answer to grade against; name its column with --column "
             "gold=NAME, or keep the file's own verdicts with --keep-labels"
         )
-    done = 0
-
-    def tick(more: int) -> None:
-        nonlocal done
-        done += more
-        if progress:
-            progress(done, len(rows))
-
     golds = rows["gold"].map(_gold_text)
+    tick = partial(_tell, progress, len(rows)) if progress else None
     grades = verifier.grade(rows["response"].tolist(), golds.tolist(), tick)
     return rows.assign(gold=golds, **grade_columns(grades))
+
+
+def _tell(progress: Callable[[int, int], None], total: int, done: int) -> None:
+    progress(done, total)
 
 
 def _gold_text(gold: Any) -> str:

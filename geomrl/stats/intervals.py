@@ -145,7 +145,7 @@ def pair_interval(
     usable = totals[1:] > 0  # a draw may hold no pair at all where few problems pair
     low, high, weak = _bootstrap_t(
         value, float(errors[0] * scale), shifts[1:][usable] * scale, errors[1:][usable] * scale,
-        bounds, n,
+        bounds, n, share=0.5,  # a mean over pairs of n varies at most twice as a mean over n does
     )  # fmt: skip
     return Interval(value, low, high, n, int(usable.sum()), seed, _warning(np.empty(n), None, weak))
 
@@ -195,8 +195,12 @@ def _bootstrap_t(
     errors: Float[np.ndarray, " boot"],
     bounds: tuple[float, float] | None,
     n: int,
+    share: float = 1.0,
 ) -> tuple[float, float, str | None]:
-    """Return the limits, and why they are weak if the bootstrap could not be studentised."""
+    """Return the limits, and why they are weak if the bootstrap could not be studentised.
+
+    `share` times n independent values would vary at most as the statistic does.
+    """
     scale, slope, back = _stabiliser(bounds)
     centre, width = scale(value), se * slope(value)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -206,10 +210,25 @@ def _bootstrap_t(
     # Order statistics, never interpolated: infinite draws are ranked, not averaged.
     t_low, t_high = np.quantile(ts, _TAILS, method="inverted_cdf") if len(ts) else (-np.inf, np.inf)
     weak = None
-    if bounds is None and not np.isfinite([t_low, t_high]).all():
+    if not np.isfinite([t_low, t_high]).all():
+        weak = "too many draws without spread: a Student t interval instead"
+        if bounds is not None:
+            return *_wilson(value, bounds, n * share), weak.replace("Student t", "Wilson")
         t_high = scipy.stats.t.ppf(_TAILS[1], n - 1)
-        t_low, weak = -t_high, "too many draws without spread: a Student t interval instead"
+        t_low = -t_high
     return float(back(centre - t_high * width)), float(back(centre - t_low * width)), weak
+
+
+def _wilson(value: float, bounds: tuple[float, float], n: float) -> tuple[float, float]:
+    """Return Wilson's score interval (Wilson 1927) of a mean of n values within bounds.
+
+    No values within bounds vary more than those that lie on them, so it errs on the wide side.
+    """
+    low, span = bounds[0], bounds[1] - bounds[0]
+    p, z = (value - low) / span, float(scipy.stats.norm.ppf(_TAILS[1]))
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * np.sqrt(max(p * (1 - p), 0.0) / n + z * z / (4 * n * n))
+    return float(low + span * (centre - half)), float(low + span * (centre + half))
 
 
 def _stabiliser(bounds: tuple[float, float] | None) -> tuple[_Map, _Map, _Map]:
