@@ -98,7 +98,7 @@ def ours(probe, rollouts, folder):
 
 
 def script(probe, rollouts, folder, headless=False):
-    """What one would write: pad, run, index. Anchor positions are taken as given."""
+    """What one would write: pad, run, index. Anchors are found by the same function as in `ours`."""
     model = probe.loaded.model.base_model if headless else probe.loaded.model
     located = probe.locate(rollouts, MARKER, ANCHORS)
     kept = []

@@ -29,9 +29,6 @@ CORE = {
 EXTRAS = {
     "umap-learn": ("UMAP pictures", "umap"),
     "datasets": ("benchmarks by hub id (local files work without)", "hub"),
-    "vllm": ("fast rollouts on GPUs (transformers works without)", "vllm"),
-    "deepspeed": ("training (to come)", "train"),
-    "peft": ("LoRA training (to come)", "train"),
 }
 
 

@@ -113,5 +113,5 @@ def test_missing_and_torn_shards_of_a_checkpoint_are_named(tmp_path):
 def test_doctor_names_what_is_there():
     done = geomrl("doctor")
     assert done.exit_code == 0, done.stderr
-    for word in ("torch", "nnsight", "vllm", "memory", "bundled"):
+    for word in ("torch", "nnsight", "umap-learn", "memory", "bundled"):
         assert word in done.stdout
