@@ -123,6 +123,12 @@ def write_parquet(path: Path, frame: pd.DataFrame, schema: pa.Schema | None = No
         pq.write_table(table, temporary, compression="zstd")
 
 
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table as CSV, atomically."""
+    with atomic_path(path) as temporary:
+        frame.to_csv(temporary, index=False)
+
+
 def read_parquet(path: Path) -> pd.DataFrame:
     """Read a parquet table.
 

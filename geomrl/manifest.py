@@ -41,17 +41,18 @@ def read_manifest(run: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def record_step(run: Path, step: str, settings: dict[str, Any]) -> None:
+def record_step(run: Path, step: str, settings: dict[str, Any], *, begun: bool) -> None:
     """Record a step's settings in the manifest, or check them against those recorded before.
 
     Settings are what decides the step's content, so a resumed command must bring the same ones.
+    Where nothing of it is on disk (`begun` False: a first try that failed), new ones are taken.
 
     Raises:
         GeomrlError: the run holds this step's results for other settings.
     """
     manifest = read_manifest(run)
     before = manifest.get(step)
-    if before is not None:
+    if before is not None and begun:
         check_same_settings(run, step, before["settings"], settings)
         return
     entry = {

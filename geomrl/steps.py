@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from geomrl.errors import GeomrlError
-from geomrl.files import file_hash, write_json, write_parquet
+from geomrl.files import file_hash, write_csv, write_json, write_parquet
 from geomrl.manifest import read_manifest, record_step
 from geomrl.models import LoadedModel, load_model, load_tokenizer, quiet_transformers
 from geomrl.models import vocabulary_hash as hash_vocabulary
@@ -154,8 +154,9 @@ def import_rollouts(
         "marker": parse_marker(marker).spec,
         **{k: dict(v) if isinstance(v, dict) else v for k, v in asdict(config).items()},
     }
-    record_step(run, "rollouts", settings)
-    if not (run / "rollouts.parquet").exists():
+    begun = (run / "rollouts.parquet").exists()
+    record_step(run, "rollouts", settings, begun=begun)
+    if not begun:
         with (
             MathVerifier(marker=parse_marker(marker)) as verifier,
             progress_bar("grading", "rollouts", show=show) as update,
@@ -204,13 +205,14 @@ def probe_states(
         f"{len(settings.layers)} layers, at most {size_estimate(settings) / 1e6:.1f} MB on disk"
     )
     store = StateStore.create(encoder_folder(run.path, loaded), settings)
-    record_step(run.path, f"states/{loaded.key}", {"encoder": loaded.name, **options.loading()})
+    loading = {"encoder": loaded.name, **options.loading()}
+    record_step(run.path, f"states/{loaded.key}", loading, begun=False)
     _extract(run, reader, store, options, show)
     table, notes = _similarity(run, loaded, store, seed, n_boot, n_perm, show)
     for note in notes:
         say(f"note: {note}")
     write_parquet(run.path / "similarity.parquet", table)
-    table.to_csv(run.path / "similarity.csv", index=False)
+    write_csv(run.path / "similarity.csv", table)
     run = open_run(out)
     write_json(
         run.path / "summary.json", summarise(run, loaded.key, notes, seed=seed, n_boot=n_boot)
@@ -251,7 +253,7 @@ def replace_anchor(
     table = summarise_replacement(each, seed=seed, n_boot=n_boot).assign(encoder=loaded.key)
     write_parquet(run.path / "replacement_rollouts.parquet", each)
     write_parquet(run.path / "replacement.parquet", table)
-    table.to_csv(run.path / "replacement.csv", index=False)
+    write_csv(run.path / "replacement.csv", table)
     return table
 
 

@@ -75,10 +75,11 @@ def test_parquet_errors_name_file_and_cure(tmp_path):
 
 
 def test_settings_that_differ_are_listed(tmp_path):
-    record_step(tmp_path, "rollouts", {"n": 16, "seed": 0})
-    record_step(tmp_path, "rollouts", {"n": 16, "seed": 0})
+    record_step(tmp_path, "rollouts", {"n": 8}, begun=False)
+    record_step(tmp_path, "rollouts", {"n": 16, "seed": 0}, begun=False)  # nothing was made with 8
+    record_step(tmp_path, "rollouts", {"n": 16, "seed": 0}, begun=True)
     with pytest.raises(GeomrlError, match=r"n: 16 there, 32 now"):
-        record_step(tmp_path, "rollouts", {"n": 32, "seed": 0})
+        record_step(tmp_path, "rollouts", {"n": 32, "seed": 0}, begun=True)
 
 
 def test_hub_blob_is_not_read_for_its_hash(tmp_path):

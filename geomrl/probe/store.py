@@ -84,7 +84,8 @@ class StateStore:
         """
         index = path / "store.json"
         now = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}
-        if index.exists():
+        begun = any(path.glob("shard-*"))  # a first try that failed does not bind the next
+        if index.exists() and begun:
             check_same_settings(path, "states", read_json(index), now)
         else:
             write_json(index, now)

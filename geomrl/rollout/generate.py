@@ -75,11 +75,12 @@ def generate_rollouts(
     Raises:
         GeomrlError: the run holds rollouts of other settings; the model's logits are not finite.
     """
-    record_step(run, "rollouts", rollout_settings(loaded, verifier, problems, config))
-    if (run / "rollouts.parquet").exists():
-        return read_rollouts(run / "rollouts.parquet")
+    table_path, parts = run / "rollouts.parquet", run / "rollouts.parts"
+    settings = rollout_settings(loaded, verifier, problems, config)
+    record_step(run, "rollouts", settings, begun=table_path.exists() or any(parts.glob("part-*")))
+    if table_path.exists():
+        return read_rollouts(table_path)
     planned = _plan(loaded, problems, config)
-    parts = run / "rollouts.parts"
     done = 0
     for path, chunk in _chunks(parts, planned, config.chunk):
         if not path.exists():
@@ -93,7 +94,7 @@ def generate_rollouts(
         [read_parquet(path) for path, _ in _chunks(parts, planned, config.chunk)], ignore_index=True
     )
     table = with_answer_classes(whole, verifier)
-    write_rollouts(run / "rollouts.parquet", table)
+    write_rollouts(table_path, table)
     for path in parts.glob("*"):
         path.unlink()
     parts.rmdir()
