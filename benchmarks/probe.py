@@ -16,7 +16,6 @@ Peak memory is the high-water mark of one process for each way.
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -168,6 +167,16 @@ def peak_memory(way, args):
     return float(done.stdout.split()[-1])
 
 
+def own_peak_memory():
+    """Return this process's peak resident memory in MB (Linux).
+
+    getrusage will not do: a started process inherits the peak of the one that started it.
+    """
+    status = Path("/proc/self/status").read_text()
+    [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+
+
 def spread(values):
     low, _, high = statistics.quantiles(values, n=4)
     return f"{statistics.median(values):.2f} (quartiles {low:.2f}-{high:.2f}, n = {len(values)})"
@@ -189,7 +198,7 @@ def main():
     rollouts = load_rollouts(args.rollouts, probe, args.limit)
     if args.only:
         timed(args.only, probe, rollouts)
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        print(own_peak_memory())
         return
 
     tokens = sum(len(item.ids) for item in probe.locate(rollouts, MARKER, ANCHORS))
