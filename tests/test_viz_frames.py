@@ -138,7 +138,15 @@ def test_identical_states_give_one_visible_bar() -> None:
         {"cell": "CC", "cosine": 1.0, "problem_id": ["a"] * 3, "other_problem_id": ["a"] * 3}
     )
     values = pd.DataFrame(
-        {"space": ["raw"], "cell": ["CC"], "value": [1.0], "n_problems": 1, "n_pairs": 3}
+        {
+            "space": ["raw"],
+            "cell": ["CC"],
+            "value": [1.0],
+            "low": [0.9],
+            "high": [1.0],
+            "n_problems": 1,
+            "n_pairs": 3,
+        }
     )
     histogram = distributions.cosine_histogram({"raw": pairs}, values)
     assert (histogram["density"] > 0).sum() == 1

@@ -20,7 +20,7 @@ from geomrl.viz.picture import Picture
 DISTRIBUTION_CELLS = ("CC", "II_same_answer", "II", "CI", "floor")
 
 N_BINS = 50
-_EXACT = ["mean", "n_problems", "n_pairs"]
+_EXACT = ["mean", "low", "high", "n_problems", "n_pairs"]
 _COLUMNS = ["space", "cell", "bin_low", "bin_high", "density", "n_drawn", *_EXACT]
 _TAIL = 0.01  # share of a cell's weight that may lie below the drawn range
 _TALLEST = 0.86  # height of a distribution's peak, in rows
@@ -116,7 +116,12 @@ def _one_histogram(
 
 @theme.style()
 def draw_distributions(
-    histogram: pd.DataFrame, source: theme.Source, *, place: str, name: str = "cosine_distributions"
+    histogram: pd.DataFrame,
+    source: theme.Source,
+    *,
+    place: str,
+    methods: str = "",
+    name: str = "cosine_distributions",
 ) -> Picture:
     """Draw `cosine_histogram`'s rows: a panel a space, a row a cell, means marked and printed.
 
@@ -124,6 +129,7 @@ def draw_distributions(
         histogram: at least one row.
         source: for the footnote.
         place: the layer and anchor, in words.
+        methods: how the intervals of the means were made.
         name: the files' stem.
     """
     spaces = list(dict.fromkeys(histogram["space"]))
@@ -136,13 +142,14 @@ def draw_distributions(
         "each problem (or pair of problems) has the same weight, each row its own height",
         "vertical line, mean; dashed, mean of the floor",
         f"histograms of at most {drawn:,} pairs, means of all" if thinned else "",
+        methods,
     )
     figure = theme.new_figure(width, 0.7 + 0.42 * len(cells), footnote)
-    panels = figure.subplots(1, len(spaces), squeeze=False, gridspec_kw={"wspace": 0.12})[0]
+    panels = figure.subplots(1, len(spaces), squeeze=False, gridspec_kw={"wspace": 0.04})[0]
     for index, (space, axes) in enumerate(zip(spaces, panels, strict=True)):
         _draw_space(axes, histogram[histogram["space"] == space], cells)
         theme.panel_title(axes, index, f"{theme.SPACES[space]} cosine", letters=len(spaces) > 1)
-        axes.xaxis.set_major_locator(theme.few_ticks(6))
+        axes.xaxis.set_major_locator(theme.few_ticks(4))
         axes.set_xlabel("Cosine of two rollouts’ states")
         labels = [_row_label(cell, histogram) if index == 0 else "" for cell in cells]
         axes.set_yticks(np.arange(len(cells)) - _MIDDLE, labels)
@@ -153,6 +160,14 @@ def _row_label(cell: str, histogram: pd.DataFrame) -> str:
     rows = histogram[histogram["cell"] == cell]
     problems, pairs = theme.count(int(rows["n_problems"].iloc[0]), "problem"), rows["n_pairs"]
     return f"{theme.cell_label(cell)}\n{problems}, {theme.span(pairs, 'pair')}"
+
+
+def _mean_label(row: pd.Series) -> str:
+    """Return the mean with its interval below it, where it has one."""
+    mean = theme.signed(row["mean"])
+    if pd.isna(row["low"]):
+        return mean
+    return f"{mean}\n[{theme.signed(row['low'])}, {theme.signed(row['high'])}]"
 
 
 def _draw_space(axes: Axes, rows: pd.DataFrame, cells: Sequence[str]) -> None:
@@ -172,7 +187,7 @@ def _draw_space(axes: Axes, rows: pd.DataFrame, cells: Sequence[str]) -> None:
         mean = part["mean"].iloc[0]
         axes.plot([mean, mean], [row, row - _TALLEST], color=colour, linewidth=1.2)
         axes.annotate(
-            theme.signed(mean),
+            _mean_label(part.iloc[0]),
             (1.0, row - _MIDDLE),
             xycoords=("axes fraction", "data"),
             xytext=(2, 0),
@@ -180,7 +195,11 @@ def _draw_space(axes: Axes, rows: pd.DataFrame, cells: Sequence[str]) -> None:
             va="center",
         )
     axes.annotate(
-        "mean", (1.0, 1.0), xycoords="axes fraction", xytext=(2, 5), textcoords="offset points"
+        "mean [95 %]",
+        (1.0, 1.0),
+        xycoords="axes fraction",
+        xytext=(2, 5),
+        textcoords="offset points",
     )
     axes.set_ylim(len(cells) - 0.85, -1.0)
     axes.set_xlim(rows["bin_low"].min(), rows["bin_high"].max())

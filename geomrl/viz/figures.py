@@ -216,7 +216,9 @@ def _distributions(name: str, scene: _Scene) -> Picture | Skipped:
     histogram = distributions.cosine_histogram(pairs, values)
     if histogram.empty:
         return Skipped(name, f"no pair of graded rollouts has a state at {scene.place}")
-    return distributions.draw_distributions(histogram, scene.source, place=scene.place, name=name)
+    return distributions.draw_distributions(
+        histogram, scene.source, place=scene.place, methods=scene.methods, name=name
+    )
 
 
 def _profile(by: Axis) -> Callable[[str, _Scene], Picture | Skipped]:
