@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from runs import rollout_lines, save_model, write_lines
+from small_runs import rollout_lines, save_model, write_lines
 from typer.testing import CliRunner
 
 from geomrl.cli import app

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from runs import rollout_lines, save_model, write_lines
+from small_runs import rollout_lines, save_model, write_lines
 from typer.testing import CliRunner
 
 from geomrl.cli import app

@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 import pytest
-from runs import rollout_lines, write_lines
+from small_runs import rollout_lines, write_lines
 from tiny import byte_level_tokenizer, character_tokenizer
 
 from geomrl.errors import GeomrlError

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from runs import save_model
 from safetensors.torch import load_file, save_file
+from small_runs import save_model
 from tiny import character_tokenizer
 from transformers import AutoModelForCausalLM
 

@@ -5,8 +5,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from runs import rollout_lines, save_model, write_lines
 from safetensors import safe_open
+from small_runs import rollout_lines, save_model, write_lines
 from tiny import ARCHITECTURES
 from transformers import AutoModelForCausalLM
 

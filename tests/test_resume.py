@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from runs import rollout_lines, save_model, write_lines
+from small_runs import rollout_lines, save_model, write_lines
 
 from geomrl import steps
 from geomrl.errors import GeomrlError
