@@ -18,7 +18,7 @@ from geomrl.models import LoadedModel
 from geomrl.probe.anchors import DEFAULT_ANCHORS, Anchor, check_anchor, find_anchors
 from geomrl.probe.decoder import FINAL, layer_name, next_token_logits, score_next
 from geomrl.probe.extractor import Extractor, Rows
-from geomrl.probe.store import ROW_SCHEMA, StateStore, StoreSettings
+from geomrl.probe.store import INTEGER_COLUMNS, ROW_SCHEMA, StateStore, StoreSettings
 from geomrl.probe.token_bytes import TokenBytes
 from geomrl.rollout.transformers_engine import stop_ids
 from geomrl.verify.marker import Marker
@@ -243,8 +243,7 @@ def _row_table(
                     "state_row": state_row,
                 }
             rows.append(row)
-    integers = dict.fromkeys(["token_index", "token_id", "next_token_id", "state_row"], "Int64")
-    return pd.DataFrame(rows).reindex(columns=ROW_SCHEMA.names).astype(integers)
+    return pd.DataFrame(rows).reindex(columns=ROW_SCHEMA.names).astype(INTEGER_COLUMNS)
 
 
 def store_settings(

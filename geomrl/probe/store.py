@@ -41,7 +41,7 @@ ROW_SCHEMA = pa.schema(
         ("state_row", pa.int64()),  # in the shard's tensors
     ]
 )
-_INTEGERS = dict.fromkeys(["token_index", "token_id", "next_token_id", "state_row"], "Int64")
+INTEGER_COLUMNS = dict.fromkeys(["token_index", "token_id", "next_token_id", "state_row"], "Int64")
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class StateStore:
                 f"{self.path}: {len(missing)} of {self.n_shards} shards are missing (first: {missing[0]}); "
                 "run the same `geomrl probe` command again: it makes only those"
             )
-        return [read_parquet(self._rows(s)).astype(_INTEGERS) for s in range(self.n_shards)]
+        return [read_parquet(self._rows(s)).astype(INTEGER_COLUMNS) for s in range(self.n_shards)]
 
     def _read_layer(
         self, shard: int, layer: str, rows: Sequence[int]

@@ -281,9 +281,7 @@ def _tokenised(
         check_ids_fit(rows, tokenizer, path)
         prompts = rows.get("prompt", rows["prompt_ids"].map(tokenizer.decode)).map(_as_key)
         return rows.assign(prompt=prompts, prompt_kind="raw", token_source="given")
-    source = "problem" if "problem" in rows else "prompt"
-    if "prompt" in rows and "problem" in rows:
-        source = "prompt"  # the prompt that the policy really saw
+    source = "prompt" if "prompt" in rows else "problem"  # a prompt is what the policy really saw
     if source not in rows:
         raise GeomrlError(
             f"{path}: --retokenize needs the prompt's text; name --column prompt=NAME"
