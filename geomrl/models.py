@@ -86,6 +86,7 @@ def load_model(
     trust_remote_code: bool = False,
     allow_pickle: bool = False,
     tokenizer: Any = None,
+    attention: str | None = None,
 ) -> LoadedModel:
     """Load a causal language model for inference.
 
@@ -96,6 +97,7 @@ def load_model(
         trust_remote_code: run modelling code that the checkpoint brings along.
         allow_pickle: read `.bin` weights, which can run code when they are read.
         tokenizer: one that is loaded already.
+        attention: transformers' `attn_implementation`; its own choice by default.
 
     Raises:
         GeomrlError: a shard is missing or torn, weights are absent from the files, or the name
@@ -117,6 +119,7 @@ def load_model(
             trust_remote_code=trust_remote_code,
             use_safetensors=None if allow_pickle else True,
             output_loading_info=True,
+            attn_implementation=attention,
         )
     except Exception as error:
         raise GeomrlError(_load_message("model", name, error)) from error

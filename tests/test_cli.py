@@ -10,7 +10,10 @@ from typer.testing import CliRunner
 
 from geomrl.cli import app
 
-COMMANDS = ["rollout", "probe", "figures", "quickstart", "doctor", "reasoner"]
+COMMANDS = [
+    *("rollout", "probe", "figures", "quickstart", "doctor"),
+    *("train", "export", "ablate", "reasoner"),
+]
 
 
 def geomrl(*arguments):
@@ -32,6 +35,7 @@ def test_help_imports_nothing_heavy():
         "try: main()\nexcept SystemExit: pass\n"
         "import geomrl\n"
         "heavy = {'torch', 'nnsight', 'transformers', 'pandas', 'numpy', 'matplotlib', 'sympy', 'umap'}\n"
+        "heavy |= {'deepspeed', 'pydantic', 'yaml'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -1,5 +1,7 @@
 """The transformers engine: exact draws, whatever else is in the batch."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,11 @@ from scipy.stats import chisquare
 from tiny import VOCABULARY, build_model, character_tokenizer
 from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
-from geomrl.errors import GeomrlError
+from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.models import LoadedModel
 from geomrl.rollout.engine import Request, Sampling
 from geomrl.rollout.transformers_engine import RowNoise, TransformersEngine, processed_logprobs
+from geomrl.rollout.vllm_engine import VLLMEngine
 
 
 def build_loaded(architecture="Qwen3", **overrides):
@@ -116,3 +119,76 @@ def test_model_with_nan_logits_is_named():
     loaded.model.lm_head.weight.data.fill_(torch.nan)
     with pytest.raises(GeomrlError, match=r"tiny.*not finite"):
         TransformersEngine(loaded).generate(requests(2), Sampling(max_tokens=4))
+
+
+def spread_weights(architecture="Qwen3", seed=1, **overrides):
+    return dict(build_model(architecture, seed=seed, **overrides).state_dict())
+
+
+@pytest.mark.parametrize("overrides", [{}, {"tie_word_embeddings": True}])
+def test_loaded_weights_are_those_that_sample(overrides):
+    loaded = build_loaded(**overrides)
+    engine, sampling = TransformersEngine(loaded), Sampling(max_tokens=12)
+    before = engine.generate(requests(6), sampling)
+    for seed in (1, 2):
+        engine.load_weights(spread_weights(seed=seed, **overrides).items())
+        fresh = TransformersEngine(build_loaded(seed=seed, **overrides))
+        after = engine.generate(requests(6), sampling)
+        assert after == fresh.generate(requests(6), sampling)
+        assert after != before
+
+
+def test_a_tied_head_may_come_or_stay_away():
+    for left_out in ("lm_head.weight", "model.embed_tokens.weight"):
+        loaded = build_loaded(tie_word_embeddings=True)
+        weights = spread_weights(tie_word_embeddings=True)
+        want = weights.pop(left_out)
+        TransformersEngine(loaded).load_weights(weights.items())
+        assert torch.equal(loaded.model.lm_head.weight, want)
+        assert loaded.model.lm_head.weight is loaded.model.model.embed_tokens.weight
+
+
+def test_weights_take_the_number_format_of_the_model():
+    loaded = build_loaded()
+    loaded.model.to(torch.bfloat16)
+    weights = spread_weights()
+    TransformersEngine(loaded).load_weights(weights.items())
+    got = loaded.model.lm_head.weight
+    assert torch.equal(got, weights["lm_head.weight"].bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: w.pop("model.norm.weight"), r"1 weights were not pushed.*model\.norm\.weight"),
+        (lambda w: w.update({"module.x": torch.ones(2)}), r"module\.x, \[2\].*no weight"),
+        # copy_ would spread one row over all of them without a word
+        (
+            lambda w: w.update({"lm_head.weight": torch.ones(1, 32)}),
+            r"lm_head.*\[1, 32\].*\[160, 32\]",
+        ),
+    ],
+)
+def test_wrong_weights_are_named(change, message):
+    weights = spread_weights()
+    change(weights)
+    with pytest.raises(GeomrlError, match=message):
+        TransformersEngine(build_loaded()).load_weights(weights.items())
+
+
+def test_untied_weights_do_not_fit_a_tied_model():
+    with pytest.raises(GeomrlError, match=r"lm_head\.weight.*ties.*other values"):
+        TransformersEngine(build_loaded(tie_word_embeddings=True)).load_weights(
+            spread_weights(tie_word_embeddings=False).items()
+        )
+
+
+HAS_VLLM = (spec := find_spec("vllm")) is not None and spec.origin is not None
+
+
+@pytest.mark.skipif(HAS_VLLM, reason="vllm is installed here")
+def test_missing_vllm_is_named_before_a_model_is_sought(tmp_path, monkeypatch):
+    (tmp_path / "vllm").mkdir()  # Python would import any folder of that name
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(MissingExtra, match=r"needs 'vllm'.*pip install 'geomrl\[vllm\]'"):
+        VLLMEngine("./nowhere", device="cpu")

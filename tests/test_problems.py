@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from geomrl.errors import GeomrlError, MissingExtra
+from geomrl.problems.arithmetic import is_heldout, terms_of
 from geomrl.problems.benchmarks import BENCHMARKS
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
@@ -141,6 +142,18 @@ def test_the_bundled_task_needs_nothing():
     assert len(problems) == 200
     assert {p.benchmark for p in problems} == {"arithmetic"}
     assert problems == load_problems("arithmetic")
+
+
+def test_the_bundled_training_problems_are_none_of_the_held_out_ones():
+    problems = load_problems("arithmetic_train")
+    assert len(problems) == 20_000
+    assert {p.benchmark for p in problems} == {"arithmetic_train"}
+    assert len({p.problem_id for p in problems}) == 20_000
+    assert not any(is_heldout(terms_of(p)) for p in problems)
+    assert load_problems("arithmetic_train,arithmetic", limit=3)[:3] == problems[:3]
+    kept, report = deduplicate(problems)
+    assert report.contradictory_groups == 0
+    assert len(kept) > 19_000
 
 
 @pytest.mark.parametrize("spec", ["", " , ", "aime42", "data.csv", "aime42=x.jsonl"])

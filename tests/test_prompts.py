@@ -46,6 +46,7 @@ def test_any_statement_survives(statement):
 
 def test_default_templates():
     assert default_template("arithmetic") == "plain"
+    assert default_template("arithmetic_train") == "plain"
     assert default_template("aime24") == "boxed"
 
 

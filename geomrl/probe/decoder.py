@@ -81,7 +81,9 @@ def next_token_logits(
     Gemma 2 caps logits by a tanh, Granite divides them, Cohere multiplies them.
     """
     config = model.config
-    logits = model.get_output_embeddings()(states).float()
+    logits = model.get_output_embeddings()(states)
+    if logits.dtype != torch.float64:
+        logits = logits.float()
     if scale := getattr(config, "logits_scaling", None):
         logits = logits / scale
     if scale := getattr(config, "logit_scale", None):

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from jaxtyping import Float, Int
@@ -40,10 +41,16 @@ class Write:
 
 @dataclass(frozen=True)
 class Reading:
-    """What one forward gave: states [rows, hidden] by layer name, and the module's own output."""
+    """What one forward gave: states [rows, hidden] by layer name, and the module's own output.
+
+    `gradients`, where they were asked for, holds after a backward the whole loss's gradient at the
+    same rows, by layer name: what flows through the rest of the model as well as what flows
+    through `states`.
+    """
 
     states: dict[str, Tensor]
     output: Any
+    gradients: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Extractor:
@@ -78,6 +85,7 @@ class Extractor:
         rows: Rows,
         layers: Sequence[str | int],
         write: Write | None = None,
+        gradients: bool = False,
     ) -> Reading:
         """Run the module once and return the states at `rows` of each layer.
 
@@ -90,6 +98,7 @@ class Extractor:
             layers: layer names, in any order.
             write: states to put in place of the model's own before anything behind them runs. A
                 read of the same layer sees them.
+            gradients: also keep, at the backward, the loss's gradient at these rows.
 
         Raises:
             GeomrlError: a layer is unknown.
@@ -103,24 +112,39 @@ class Extractor:
         values = write.values if write else None
         options = {"fn": self._call} if self._call is not None else {}
         states: dict[str, Any] = {}
+        whole: dict[str, Any] = {}  # references to what autograd keeps anyway
         # Values are asked for in the order of the forward, as nnsight requires.
         with self._traced.trace(**options, **inputs):
             if written == "0":
                 layer_list[0].input[target.sequence, target.position] = values
             if "0" in wanted:
                 states["0"] = layer_list[0].input[sequence, position].save()
+                if gradients:
+                    whole["0"] = layer_list[0].input.save()
             for index in range(n_layers):
                 name = str(index + 1)
                 if written == name:
                     layer_list[index].output[target.sequence, target.position] = values
                 if name in wanted:
                     states[name] = layer_list[index].output[sequence, position].save()
+                    if gradients:
+                        whole[name] = layer_list[index].output.save()
             if written == FINAL:
                 norm.output[target.sequence, target.position] = values
             if FINAL in wanted:
                 states[FINAL] = norm.output[sequence, position].save()
+                if gradients:
+                    whole[FINAL] = norm.output.save()
             output = self._traced.output.save()
-        return Reading({name: states[name] for name in self.layer_names if name in states}, output)
+        kept: dict[str, Tensor] = {}
+        for name, tensor in whole.items():
+            tensor.register_hook(partial(_keep_rows, kept, name, rows))
+        ordered = {name: states[name] for name in self.layer_names if name in states}
+        return Reading(ordered, output, kept)
+
+
+def _keep_rows(into: dict[str, Tensor], name: str, rows: Rows, gradient: Tensor) -> None:
+    into[name] = gradient[rows.sequence, rows.position].detach()
 
 
 def _nnsight() -> Any:

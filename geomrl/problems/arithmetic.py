@@ -23,6 +23,7 @@ from geomrl.problems.problem import Problem
 from geomrl.seeds import derive_seed
 
 BENCHMARK = "arithmetic"
+TRAINING_BENCHMARK = "arithmetic_train"
 HELDOUT_SHARE = 8  # one canonical key in eight belongs to the held-out split
 SPLITTING = 0.6  # probability that a term is taken in two parts where it can be
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 from geomrl.errors import GeomrlError
 from geomrl.problems.arithmetic import BENCHMARK as ARITHMETIC
-from geomrl.problems.arithmetic import heldout_problems
+from geomrl.problems.arithmetic import TRAINING_BENCHMARK as ARITHMETIC_TRAIN
+from geomrl.problems.arithmetic import heldout_problems, training_problems
 from geomrl.problems.benchmarks import BENCHMARKS, load_benchmark
 from geomrl.problems.problem import Problem
 from geomrl.problems.rows import read_problems
 
 FILE_SUFFIXES = (".jsonl", ".parquet")
 ARITHMETIC_PROBLEMS = 200
+ARITHMETIC_TRAIN_PROBLEMS = 20_000
 
 
 def load_problems(
@@ -23,9 +27,10 @@ def load_problems(
 
     Args:
         spec: A comma-separated list of sources. A source is a benchmark's name (`aime24`, loaded
-            from the hub; `arithmetic`, the bundled held-out split, needs no network), a `.jsonl`
-            or `.parquet` file, whose stem becomes the benchmark's name, or `NAME=FILE`, which
-            reads a local copy of a named benchmark and checks its size.
+            from the hub; `arithmetic`, the bundled held-out split, and `arithmetic_train`, 20,000
+            problems to train on, need no network), a `.jsonl` or `.parquet` file, whose stem
+            becomes the benchmark's name, or `NAME=FILE`, which reads a local copy of a named
+            benchmark and checks its size.
         limit: At most so many problems of each source, the first ones.
         columns: For files: the column of `statement`, `gold` and `id`, where the usual names do
             not fit; `a.b` reaches into a nested column. `{"gold": "reward_model.ground_truth"}`.
@@ -54,6 +59,9 @@ def load_problems(
 def _load_source(source: str, columns: Mapping[str, str] | None) -> list[Problem]:
     if source == ARITHMETIC:
         return heldout_problems(ARITHMETIC_PROBLEMS, seed=0)
+    if source == ARITHMETIC_TRAIN:
+        drawn = islice(training_problems(seed=0), ARITHMETIC_TRAIN_PROBLEMS)
+        return [replace(problem, benchmark=ARITHMETIC_TRAIN) for problem in drawn]
     name, equals, path = source.partition("=")
     if equals and name in BENCHMARKS:
         return load_benchmark(name, Path(path), columns)
@@ -61,7 +69,8 @@ def _load_source(source: str, columns: Mapping[str, str] | None) -> list[Problem
         return load_benchmark(source)
     if source.endswith(FILE_SUFFIXES):
         return read_problems(Path(source), Path(source).stem, columns)
+    names = ", ".join([ARITHMETIC, ARITHMETIC_TRAIN, *BENCHMARKS])
     raise GeomrlError(
-        f"'{source}' is neither a benchmark ({', '.join([ARITHMETIC, *BENCHMARKS])}) nor a"
+        f"'{source}' is neither a benchmark ({names}) nor a"
         f" {' or '.join(FILE_SUFFIXES)} file, nor NAME=FILE with such a name: check the spelling"
     )

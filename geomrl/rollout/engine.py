@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -48,4 +51,37 @@ class Engine(Protocol):
         progress: Callable[[int], None] | None = None,
     ) -> list[Completion]:
         """Sample one completion a request; `progress` is told how many more have finished."""
+        ...
+
+
+class TrainingEngine(Engine, Protocol):
+    """An engine whose weights follow a policy in training.
+
+    One round of training calls `wake`, `load_weights`, `generate` (as often as needed) and `sleep`,
+    in this order: a sleeping engine may have let its weights go.
+    """
+
+    def load_weights(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        """Take every weight anew.
+
+        Args:
+            named: all parameters, under the names of the transformers model's `state_dict`. A head
+                that is tied to the embedding may be left out.
+
+        Raises:
+            GeomrlError: a name is unknown or missing, or a shape is wrong. The weights are then
+                part old and part new: the engine must not be used before they are loaded again.
+        """
+        ...
+
+    def sleep(self) -> None:
+        """Give back what memory the engine can do without until `wake`."""
+        ...
+
+    def wake(self) -> None:
+        """Take the memory again. The weights are undefined until `load_weights`."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back, at the end: the engine cannot be used again."""
         ...

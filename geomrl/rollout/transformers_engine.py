@@ -8,7 +8,7 @@ dropping them makes the loop about 1.5 times as fast where lengths vary.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -21,7 +21,7 @@ from geomrl.rollout.engine import Completion, Request, Sampling
 
 
 class TransformersEngine:
-    """Fills the `Engine` protocol with a loaded transformers model."""
+    """Fills the `TrainingEngine` protocol with a loaded transformers model."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
@@ -87,6 +87,52 @@ class TransformersEngine:
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             logits = self._forward(tokens[:, None], mask, cache).logits[:, -1]
         return [Completion(ids[i], logprobs[i], finished[i]) for i in range(len(requests))]
+
+    @torch.no_grad()
+    def load_weights(self, named: Iterable[tuple[str, Tensor]]) -> None:
+        """Copy each tensor into the model's weight of that name, in the model's own number format.
+
+        Buffers that are saved with the model may be among them; every parameter must be, where tied
+        ones (one tensor under two names) need one of their names.
+
+        Raises:
+            GeomrlError: a name is unknown or missing, a shape differs, or tied names come with
+                different values. The weights are then part old and part new.
+        """
+        name_of = self.loaded.name
+        targets = self.loaded.model.state_dict(keep_vars=True)
+        done: set[int] = set()
+        for name, tensor in named:
+            target = targets.get(name)
+            if target is None or target.shape != tensor.shape:
+                expected = "no weight" if target is None else f"a weight {list(target.shape)}"
+                raise GeomrlError(
+                    f"{name}, {list(tensor.shape)}: {name_of} has {expected} of that name; push "
+                    "the state_dict of the model that the engine was made from"
+                )
+            if id(target) in done and not torch.equal(target, tensor.to(target)):
+                raise GeomrlError(
+                    f"{name}: {name_of} ties it to another weight, which came with other values; "
+                    "push weights of a model with the same tie_word_embeddings"
+                )
+            target.copy_(tensor)
+            done.add(id(target))
+        parameters = self.loaded.model.named_parameters()
+        missing = [name for name, parameter in parameters if id(parameter) not in done]
+        if missing:
+            raise GeomrlError(
+                f"{name_of}: {len(missing)} weights were not pushed (first: {missing[0]}) and would "
+                "stay as they were; push the whole state_dict"
+            )
+
+    def sleep(self) -> None:
+        """Do nothing: the model keeps its memory."""
+
+    def wake(self) -> None:
+        """Do nothing: the model never slept."""
+
+    def close(self) -> None:
+        """Do nothing: the memory goes with the model."""
 
     def _prefill(
         self, prompts: Sequence[tuple[int, ...]]
@@ -156,6 +202,11 @@ def processed_logprobs(
 
 def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     """Return the ids that end a response: those of the generation config and the tokenizer's."""
-    configured = getattr(model.generation_config, "eos_token_id", None)
+    return end_ids(model.generation_config, tokenizer)
+
+
+def end_ids(generation: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the end-of-sequence ids of a generation config (or None) and of a tokenizer."""
+    configured = getattr(generation, "eos_token_id", None)
     listed = configured if isinstance(configured, list) else [configured]
     return frozenset(i for i in [*listed, tokenizer.eos_token_id] if i is not None)

@@ -1,0 +1,187 @@
+"""`geomrl ablate`: train every arm with every seed, and compare them with alignment weight 0.
+
+RUN/arms/ARM/seed-0 is a training run, RUN/scales.json holds the measured gradient norms,
+RUN/results.parquet what each run ended with, RUN/ablation.parquet (and .csv) the comparisons, and
+RUN/figures the paper's four pictures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geomrl.ablate.findings import Ablation, write_ablation
+from geomrl.ablate.grid import DEFAULT, Grid, Plan, load_grid, plan_arms
+from geomrl.ablate.jobs import Job, run_jobs
+from geomrl.ablate.report import print_ablation
+from geomrl.ablate.table import PRIMARY, compare, final_metrics, headline_place
+from geomrl.errors import GeomrlError
+from geomrl.files import read_json, write_json
+from geomrl.manifest import record_step
+from geomrl.progress import progress_bar
+from geomrl.train.config import TrainConfig, override
+from geomrl.train.metrics_log import read_metrics
+
+_NORM = "grad_norm/align_unit"
+_NAMED = 3  # failures whose message is told; the others are named
+
+
+def ablate(
+    config: TrainConfig,
+    grid: Grid | Path | str,
+    out: Path | str,
+    *,
+    jobs: int = 1,
+    show: bool = True,
+) -> Ablation:
+    """Run an ablation, or go on with one; write its tables and pictures.
+
+    Runs that are done are not repeated; arms and seeds may be added to the grid later. A run that
+    fails does not stop the others, and is tried again by the next call.
+
+    Args:
+        config: CONFIG, which the grid varies.
+        grid: GRID.yaml, or what it holds.
+        out: the folder.
+        jobs: trainings at once.
+        show: show progress, and print the comparisons.
+
+    Raises:
+        GeomrlError: the grid does not fit CONFIG or what is in `out`; or runs failed: then all
+            others are done, and the tables hold them.
+    """
+    source = "the grid" if isinstance(grid, Grid) else str(grid)
+    grid = grid if isinstance(grid, Grid) else load_grid(grid)
+    out = Path(out)
+    plan = plan_arms(config, grid, source)
+    settings = {
+        "config": config.model_dump(mode="json"),
+        **grid.model_dump(mode="json", include={"baseline", "default", "match_gradient_norm"}),
+    }
+    record_step(out, "ablation", settings, begun=(out / "arms").exists())
+    scales = _scales(plan, grid, out, jobs, show)
+    planned = {
+        (arm.name, seed): Job(
+            f"{arm.name}, seed {seed}",
+            arm.trained_with(seed, scales.get(arm.kind or "", 1.0)),
+            out / "arms" / arm.folder / f"seed-{seed}",
+            grid.keep_models,
+        )
+        for seed in grid.seeds  # whole comparisons are there as early as can be
+        for arm in plan.arms
+    }
+    with progress_bar("ablation", "runs", show=show) as update:
+        failed = run_jobs(list(planned.values()), jobs, update)
+    results = _results(planned, failed)
+    if results.empty:
+        _raise_if_failed(failed, len(planned), out)
+    ablation = _findings(out, plan, results, scales)
+    write_ablation(ablation)
+    from geomrl.viz.ablation import draw_ablation
+
+    draw_ablation(ablation)
+    if show:
+        print_ablation(ablation)
+    _raise_if_failed(failed, len(planned), out)
+    return ablation
+
+
+def _scales(plan: Plan, grid: Grid, out: Path, jobs: int, show: bool) -> dict[str, float]:
+    """Return what each loss's weight is multiplied by, so that gradients are equally long at first.
+
+    One training step at weight 0 is run for each kind, with the first seed: all see the same
+    rollouts, and scale = |dL_default/dh| / |dL_kind/dh| over the anchor states of that step. This
+    matches the first step alone; later the norms go their own ways, which the figures show.
+
+    Raises:
+        GeomrlError: a measurement failed, or a kind had no gradient in that step.
+    """
+    if not grid.match_gradient_norm or len(plan.kinds) < 2:
+        return dict.fromkeys(plan.kinds, 1.0)
+    path = out / "scales.json"
+    norms: dict[str, float] = read_json(path)["gradient_norms"] if path.exists() else {}
+    seed = grid.seeds[0]
+    wanted = {
+        kind: Job(
+            f"gradient norm of {kind}", _one_step(plan, kind, seed), out / "scales" / kind, False
+        )
+        for kind in plan.kinds
+        if kind not in norms
+    }
+    with progress_bar("matching", "losses", show=show and bool(wanted)) as update:
+        failed = run_jobs(list(wanted.values()), jobs, update)
+    if failed:
+        raise GeomrlError(
+            f"{out}: the gradient norms could not be measured ({_listed(failed)}); mend it, or set"
+            " match_gradient_norm: false"
+        )
+    for kind, job in wanted.items():
+        norms[kind] = float(read_metrics(job.out).reindex(columns=[_NORM])[_NORM].iloc[-1])
+        if not norms[kind] > 0:
+            raise GeomrlError(
+                f"{out}: the loss '{kind}' has no gradient in the first step (no group with two"
+                " rollouts to align?); raise data.prompts_per_step, leave it out, or set"
+                " match_gradient_norm: false"
+            )
+    write_json(path, {"seed": seed, "default": plan.kinds[0], "gradient_norms": norms})
+    return {kind: norms[plan.kinds[0]] / norms[kind] for kind in plan.kinds}
+
+
+def _one_step(plan: Plan, kind: str, seed: int) -> TrainConfig:
+    changes: dict[str, Any] = {
+        "seed": seed,
+        "steps": 1,
+        "alignment.kind": kind,
+        "alignment.weight": 0.0,
+        "evaluation": None,
+        "log.tensorboard": False,
+        "log.wandb": None,
+    }
+    return override(plan.arm(DEFAULT).config, changes, f"gradient norm of {kind}")
+
+
+def _results(planned: dict[tuple[str, int], Job], failed: dict[str, str]) -> pd.DataFrame:
+    rows = []
+    for (arm, seed), job in planned.items():
+        if job.name in failed:
+            continue
+        alignment = job.config.alignment
+        found = final_metrics(job.out, job.config.steps)
+        rows += [
+            {
+                "arm": arm, "seed": seed, "weight": alignment.weight if alignment else 0.0,
+                "metric": metric, "value": value,
+            }
+            for metric, value in found.items()
+        ]  # fmt: skip
+    return pd.DataFrame(rows, columns=["arm", "seed", "weight", "metric", "value"])
+
+
+def _findings(out: Path, plan: Plan, results: pd.DataFrame, scales: dict[str, float]) -> Ablation:
+    if not (results["metric"] == PRIMARY).any():
+        raise GeomrlError(
+            f"{out}: no run was evaluated after its last step, so there is nothing to compare; see"
+            f" the logs in {out / 'arms'}"
+        )
+    default = plan.arm(DEFAULT).config
+    assert default.alignment is not None
+    metrics = results["metric"].unique().tolist()
+    place = headline_place(metrics, default.alignment.anchor, default.alignment.layers[-1])
+    levels = pd.DataFrame(plan.levels, columns=["factor", "level", "arm"])
+    table = compare(results, plan)
+    return Ablation(out, results, table, levels, scales, place, default.model.name)
+
+
+def _raise_if_failed(failed: dict[str, str], total: int, out: Path) -> None:
+    if failed:
+        raise GeomrlError(
+            f"{out}: {len(failed)} of {total} runs failed: {_listed(failed)}. The tables hold the"
+            " others; the same command tries these again"
+        )
+
+
+def _listed(failed: dict[str, str]) -> str:
+    told = [f"{name}: {message}" for name, message in list(failed.items())[:_NAMED]]
+    return "; ".join([*told, *list(failed)[_NAMED:]])

@@ -1,0 +1,100 @@
+"""What the commands share: errors in one line, remarks, and the options that several take."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from geomrl.errors import GeomrlError
+
+
+def first_rank() -> bool:
+    """Say whether this process is rank 0 of its launcher (torchrun, deepspeed), or has none."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def friendly(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors that the user can mend into one clear line and an exit code."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except GeomrlError as error:
+            typer.secho(f"{_rank()}error: {error}", fg="red", err=True)
+            raise typer.Exit(1) from error
+        except KeyboardInterrupt as error:
+            typer.secho(
+                f"{_rank()}stopped. What was finished is kept; the same command (geomrl train: with "
+                "--resume) goes on from there.",
+                err=True,
+            )
+            raise typer.Exit(130) from error
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError) and "out of memory" not in str(error):
+                raise
+            typer.secho(
+                f"{_rank()}error: out of memory ({(str(error).splitlines() or [''])[0][:120]}). Take a "
+                "smaller --batch-tokens or --chunk (in training: micro_batch.tokens or rollout.chunk);"
+                " what was finished is kept",
+                fg="red",
+                err=True,
+            )
+            raise typer.Exit(1) from error
+
+    return run
+
+
+def _rank() -> str:
+    return "" if first_rank() else f"[rank {os.environ['RANK']}] "
+
+
+def say(line: str) -> None:
+    """Tell the user something beside the result."""
+    typer.secho(line, fg="bright_black", err=True)
+
+
+Model = Annotated[str, typer.Argument(help="Hub id, folder, or 'reasoner' (bundled).")]
+Out = Annotated[Path, typer.Option("--out", help="Run directory; made, or gone on with.")]
+Problems = Annotated[
+    str | None,
+    typer.Option(
+        help="Benchmark names with commas (aime24,math500, arithmetic) or a .jsonl/.parquet."
+    ),
+]
+Samples = Annotated[int, typer.Option("-n", "--samples", help="Rollouts a problem.", min=1)]
+Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
+Limit = Annotated[int | None, typer.Option(help="Only the first so many problems.", min=1)]
+Temperature = Annotated[float, typer.Option(help="0 is greedy.", min=0)]
+TopP = Annotated[float, typer.Option(help="1 is off.", min=0, max=1)]
+TopK = Annotated[int, typer.Option(help="0 is off.", min=0)]
+MaxTokens = Annotated[int, typer.Option(help="Response tokens at most.", min=1)]
+Chunk = Annotated[int, typer.Option(help="Rollouts generated together; the unit redone.", min=1)]
+Template = Annotated[
+    str | None,
+    typer.Option(help="boxed, dapo, plain, or text with {problem}; the benchmark's own."),
+]
+System = Annotated[str | None, typer.Option(help="System prompt.")]
+Thinking = Annotated[
+    bool | None, typer.Option("--thinking/--no-thinking", help="Qwen3's thinking mode.")
+]
+MarkerSpec = Annotated[
+    str,
+    typer.Option("--marker", help=r"What opens the answer: '\boxed{', 'OPEN...CLOSE', 're:...'."),
+]
+Columns = Annotated[
+    list[str] | None,
+    typer.Option("--column", help="OURS=THEIRS, for files with other column names."),
+]
+Where = Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE: rows of a file to keep.")]
+KeepLabels = Annotated[bool, typer.Option(help="Take the file's verdicts, do not grade again.")]
+Retokenize = Annotated[bool, typer.Option(help="Ignore the file's token ids.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0, or several with commas.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+RemoteCode = Annotated[bool, typer.Option(help="Run code that a checkpoint brings along.")]
+Pickle = Annotated[bool, typer.Option(help="Read .bin weights, which can run code.")]

@@ -1,0 +1,113 @@
+"""The commands of training: train, export, ablate."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geomrl.cli_options import first_rank, friendly, say
+from geomrl.errors import GeomrlError
+
+if TYPE_CHECKING:
+    from geomrl.train.config import TrainConfig
+
+train_app = typer.Typer()
+HEAD_START = 10  # seconds: a launcher kills rank 0, before it has spoken, if another leaves first
+
+Config = Annotated[Path, typer.Argument(help="Configuration, such as configs/quickstart.yaml.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="KEY=VALUE: change a setting, such as alignment.weight=0."),
+]
+
+
+@train_app.command(epilog="Example: geomrl train configs/quickstart.yaml --set training.steps=50")
+@friendly
+def train(
+    config: Config,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run directory; runs/<name of CONFIG> by default.")
+    ] = None,
+    change: Sets = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print all settings and sizes; start nothing.")
+    ] = False,
+) -> None:
+    """Train by reinforcement learning (DAPO), with the alignment of hidden states where asked.
+
+    Start it by itself for one process, or by `deepspeed` or `torchrun` for several: the headers of
+    the larger configurations hold the exact commands.
+    """
+    settings = _checked(config, change, dry_run=dry_run)
+    if dry_run:
+        return
+    from geomrl.train.trainer import train as run_training
+
+    run_training(settings, out or Path("runs") / config.stem, resume=resume, show=first_rank())
+
+
+@train_app.command(epilog="Example: geomrl export runs/quickstart --out my-model")
+@friendly
+def export(
+    run: Annotated[Path, typer.Argument(help="Run directory of a training.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the Hugging Face model.")],
+    step: Annotated[
+        int | None, typer.Option(help="Training step; the newest checkpoint by default.", min=0)
+    ] = None,
+) -> None:
+    """Write a checkpoint of a training run as a plain Hugging Face folder."""
+    from geomrl.train.export import export as run_export
+
+    folder = run_export(run, out, step=step)
+    say(f"{folder}: a Hugging Face folder; `geomrl probe {folder} ...` reads it")
+
+
+@train_app.command(
+    epilog="Example: geomrl ablate configs/quickstart.yaml --grid GRID.yaml --out runs/ablation"
+)
+@friendly
+def ablate(
+    config: Config,
+    grid: Annotated[Path, typer.Option(help="YAML: the factors, their values, and the seeds.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder; made, or gone on with.")],
+    jobs: Annotated[int, typer.Option(help="Runs at once.", min=1)] = 1,
+    change: Sets = None,
+) -> None:
+    """Train variants of a configuration over seeds, and compare them with alignment weight 0."""
+    from geomrl.ablate.run import ablate as run_ablation
+    from geomrl.train.config import load_config
+
+    run_ablation(load_config(config, change or []), grid, out, jobs=jobs)
+
+
+def _checked(path: Path, changes: list[str] | None, *, dry_run: bool) -> TrainConfig:
+    """Load and check the configuration.
+
+    Every rank finds the same faults here, so that all but rank 0 leave without a word. What the
+    check has to say is printed for a dry run only: the training shows it by itself.
+    """
+    try:
+        from geomrl.train.config import load_config, resolved_yaml
+
+        settings = load_config(path, changes or [])
+        ranks = int(os.environ.get("WORLD_SIZE", "1"))
+        if dry_run and first_rank():
+            typer.echo(resolved_yaml(settings))
+        from geomrl.train.preflight import check
+
+        lines = check(settings, ranks)
+    except GeomrlError as error:
+        if first_rank():
+            raise
+        time.sleep(HEAD_START)
+        raise typer.Exit(1) from error
+    for line in lines if dry_run and first_rank() else []:
+        typer.echo(f"# {line}")
+    return settings

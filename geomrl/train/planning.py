@@ -1,0 +1,91 @@
+"""Micro-batches: which rollouts run together, on which rank, under a budget of padded tokens.
+
+Nothing here changes the gradient: every loss is normalised over the whole optimiser step. The plan
+only decides how much padding is computed and whether a group's rollouts are met together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MicroBatches = list[list[int]]
+"""One rank's micro-batches, each a list of rollouts by their index; an empty one only keeps step
+with the other ranks."""
+
+
+def plan_micro_batches(
+    lengths: Sequence[int],
+    groups: Sequence[int],
+    *,
+    budget: int,
+    keep_groups: bool,
+    world: int = 1,
+) -> list[MicroBatches]:
+    """Return each rank's micro-batches; all ranks have equally many.
+
+    Ranks get about equal numbers of tokens, and each packs sequences of similar length. A group
+    that fits the budget stays whole with `keep_groups`; a rollout longer than the budget runs alone.
+
+    >>> plan_micro_batches([3, 9, 2, 8], [0, 1, 0, 1], budget=18, keep_groups=True)
+    [[[1, 3], [0, 2]]]
+    >>> plan_micro_batches([3, 9, 2], [0, 1, 0], budget=9, keep_groups=False, world=2)
+    [[[1]], [[0, 2]]]
+
+    Args:
+        lengths: tokens of each rollout, prompt included.
+        groups: each rollout's group.
+        budget: rows times longest sequence of a micro-batch, at most.
+        keep_groups: keep rollouts of one group together where they fit.
+        world: number of ranks.
+    """
+    units = _units(lengths, groups, budget, keep_groups)
+    units.sort(key=lambda unit: (-max(lengths[i] for i in unit), unit))
+    shares: list[list[list[int]]] = [[] for _ in range(world)]
+    loads = [0] * world
+    for unit in units:  # longest first, to the rank with the least so far
+        rank = loads.index(min(loads))
+        shares[rank].append(unit)
+        loads[rank] += sum(lengths[i] for i in unit)
+    packed = [_pack(share, lengths, budget) for share in shares]
+    most = max(len(batches) for batches in packed)
+    return [batches + [[] for _ in range(most - len(batches))] for batches in packed]
+
+
+def _units(
+    lengths: Sequence[int], groups: Sequence[int], budget: int, keep_groups: bool
+) -> list[list[int]]:
+    """Return what is placed as one: whole groups that fit, and single rollouts."""
+    if not keep_groups:
+        return [[i] for i in range(len(lengths))]
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    units = []
+    for rows in members.values():
+        fits = len(rows) * max(lengths[i] for i in rows) <= budget
+        units += [rows] if fits else [[i] for i in rows]
+    return units
+
+
+def _pack(units: Sequence[list[int]], lengths: Sequence[int], budget: int) -> MicroBatches:
+    """Fill micro-batches with units in falling order of length."""
+    batches: MicroBatches = []
+    longest = 0
+    for unit in units:
+        if batches and (len(batches[-1]) + len(unit)) * longest <= budget:
+            batches[-1] += unit
+        else:
+            batches.append(list(unit))
+            longest = max(lengths[i] for i in unit)
+    return batches
+
+
+def whole_groups(plan: Sequence[MicroBatches], groups: Sequence[int]) -> bool:
+    """Say whether every group's rollouts lie in one micro-batch each."""
+    home: dict[int, tuple[int, int]] = {}
+    return all(
+        home.setdefault(groups[row], (rank, number)) == (rank, number)
+        for rank, batches in enumerate(plan)
+        for number, batch in enumerate(batches)
+        for row in batch
+    )

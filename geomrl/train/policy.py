@@ -1,0 +1,138 @@
+"""The policy in training: token ids in, log-probabilities and entropies of response tokens out.
+
+One module holds the whole forward, LM head included. Under ZeRO-3 a weight is there only while its
+module runs inside the engine's forward, so the head is called as a module, here and nowhere else,
+a chunk of tokens at a time: tokens x vocabulary never stands in memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from geomrl.errors import MissingExtra
+from geomrl.probe.decoder import next_token_logits
+
+if TYPE_CHECKING:
+    from geomrl.train.config import LoraConfig
+
+
+class Policy(nn.Module):
+    """A causal language model that scores given tokens.
+
+    Args:
+        model: a transformers causal language model.
+        head_chunk: tokens whose logits are in memory at once.
+        temperature: what the rollouts were sampled at; logits are divided by it.
+    """
+
+    def __init__(self, model: Any, *, head_chunk: int = 2048, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.model = model
+        self.head_chunk = head_chunk
+        self.temperature = temperature
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "rows time"],
+        sequence: Int[Tensor, " tokens"],
+        position: Int[Tensor, " tokens"],
+        targets: Int[Tensor, " tokens"],
+    ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
+        """Score tokens: the state at `position[t]` of row `sequence[t]` predicts `targets[t]`.
+
+        Padding stands on the right and needs no mask: a causal model never looks ahead, so no
+        state that is read can see it.
+
+        Returns:
+            logprobs: of the targets, in nats, with gradient.
+            entropy: of each next-token distribution, in nats, without.
+        """
+        output = self.model.base_model(input_ids=input_ids, use_cache=False)
+        states = output.last_hidden_state[sequence, position]  # [tokens, hidden]
+        if len(states) <= self.head_chunk:
+            return self._score(states, targets)
+        # The backward makes each chunk's logits again instead of keeping them all.
+        parts = [
+            checkpoint(self._score, part, target, use_reentrant=False, preserve_rng_state=False)
+            for part, target in zip(
+                states.split(self.head_chunk), targets.split(self.head_chunk), strict=True
+            )
+        ]
+        logprobs, entropy = zip(*parts, strict=True)
+        return torch.cat(logprobs), torch.cat(entropy)
+
+    def _score(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = next_token_logits(self.model, states)  # [tokens, vocabulary]
+        if self.temperature != 1.0:
+            logits = logits / self.temperature
+        logprobs, entropy = _ScoreTokens.apply(logits, targets)
+        return logprobs, entropy
+
+
+class _ScoreTokens(torch.autograd.Function):
+    """Log-probability of each target and entropy of each row of logits.
+
+    Written out because the generic log-softmax keeps two arrays of the logits' size for the
+    backward and makes a third there; this keeps the logits alone and makes one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        total = logits.logsumexp(-1)
+        logprobs = logits.gather(-1, targets[:, None])[:, 0] - total
+        probabilities = (logits - total[:, None]).exp_()
+        entropy = total - torch.einsum("tv,tv->t", probabilities, logits)
+        ctx.save_for_backward(logits, total, targets)
+        ctx.mark_non_differentiable(entropy)
+        return logprobs, entropy
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        logits, total, targets = ctx.saved_tensors
+        # d log p[target] / d logit[v] = 1[v = target] - p[v]
+        found = (logits - total[:, None]).exp_().mul_(-grad[:, None])
+        found.scatter_add_(-1, targets[:, None], grad[:, None])
+        return found, None
+
+
+def prepare_model(
+    model: Any, *, activation_checkpointing: bool = False, lora: LoraConfig | None = None
+) -> Any:
+    """Make a loaded model trainable: gradients on, dropout off, adapters where asked.
+
+    Dropout is off because the ratio of new to old probabilities must be 1 where nothing changed.
+
+    Raises:
+        MissingExtra: LoRA is asked for and peft is not installed.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0
+    model.requires_grad_(lora is None).train()
+    if lora is not None:
+        model = _with_adapters(model, lora)
+    if activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        if lora is not None:
+            model.enable_input_require_grads()
+    return model
+
+
+def _with_adapters(model: Any, lora: LoraConfig) -> Any:
+    """Put LoRA adapters (Hu et al. 2021, arXiv 2106.09685) into the model's linear layers."""
+    try:
+        from peft import LoraConfig as PeftConfig
+        from peft import inject_adapter_in_model
+    except ImportError as error:
+        raise MissingExtra("peft", "train", "training with LoRA") from error
+    settings = PeftConfig(
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=lora.targets
+    )
+    return inject_adapter_in_model(settings, model)

@@ -1,0 +1,217 @@
+"""What a training run is made of before its first step: models, engine, prompts, log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from geomrl.errors import GeomrlError
+from geomrl.files import atomic_path
+from geomrl.manifest import read_manifest, record_step
+from geomrl.models import (
+    LoadedModel,
+    load_model,
+    load_tokenizer,
+    quiet_transformers,
+)
+from geomrl.probe.extractor import Extractor
+from geomrl.probe.token_bytes import TokenBytes
+from geomrl.problems.load import load_problems
+from geomrl.rollout.engine import TrainingEngine
+from geomrl.rollout.transformers_engine import TransformersEngine, stop_ids
+from geomrl.train.collect import PromptOrder, TrainingPrompt, training_prompts
+from geomrl.train.config import TrainConfig, resolved_yaml
+from geomrl.train.display import TrainDisplay
+from geomrl.train.engine import DeepSpeedEngine, partitioned_loading
+from geomrl.train.metrics_log import MetricsLog
+from geomrl.train.policy import Policy, prepare_model
+from geomrl.train.positions import AnchorFinder
+from geomrl.train.sampling import Sampler
+from geomrl.train.world import World
+from geomrl.verify.marker import parse_marker
+from geomrl.verify.verifier import MathVerifier
+
+SMALL = 5_000_000  # weights
+_NOT_CONTENT = ("steps", "checkpoint", "log")
+"""What may differ when a run is gone on with: how long, and what is kept of it."""
+
+
+@dataclass(frozen=True)
+class FrozenPolicy:
+    """The first policy, for the KL term: an engine that never steps."""
+
+    policy: Policy
+    world: World
+    call: None = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The parts of a run that do not change from step to step."""
+
+    config: TrainConfig
+    run: Path
+    world: World
+    engine: DeepSpeedEngine
+    reference: FrozenPolicy | None
+    extractor: Extractor
+    sampler: Sampler
+    tokenizer: Any
+    finder: AnchorFinder
+    prompts: list[TrainingPrompt]
+    order: PromptOrder
+    held_out: list[TrainingPrompt]
+    log: MetricsLog
+    display: TrainDisplay
+
+
+def begin_run(config: TrainConfig, run: Path, world: World, *, resume: bool) -> None:
+    """Record the run, or check that it is the one to go on with.
+
+    Raises:
+        GeomrlError: the folder holds another run, or one that was not to be gone on with.
+    """
+    settings = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_CONTENT}
+    begun = "train" in read_manifest(run)
+    world.barrier()
+    if begun and not resume:
+        raise GeomrlError(
+            f"{run}: holds a training run; add --resume to go on with it, or give another --out"
+        )
+    if resume and not begun:
+        raise GeomrlError(f"{run}: holds no training run to resume; leave --resume out")
+    if world.first:
+        record_step(run, "train", {**settings, "world": world.size}, begun=begun)
+        with atomic_path(run / "config.yaml") as temporary:
+            temporary.write_text(resolved_yaml(config))
+    world.barrier()
+
+
+@contextmanager
+def build(
+    config: TrainConfig, run: Path, world: World, lines: Sequence[str], display: TrainDisplay
+) -> Iterator[Setup]:
+    """Load the models and make everything that the loop needs; close it again at the end.
+
+    Args:
+        config: the run's configuration.
+        run: its folder.
+        world: the ranks.
+        lines: what preflight had to say, to be shown.
+        display: where it is shown.
+    """
+    quiet_transformers()
+    with ExitStack() as stack:
+        verifier = stack.enter_context(MathVerifier(marker=parse_marker(config.data.marker)))
+        log = stack.enter_context(MetricsLog(run, config.log))
+        engine, tokenizer = _rollout_engine(config, world)
+        policy = _policy(config, world)
+        if world.device.type == "cpu" and sum(w.numel() for w in policy.parameters()) < SMALL:
+            torch.set_num_threads(1)  # a tiny model is 2 to 10 times slower with more
+        trained = DeepSpeedEngine(policy, config, world)
+        held_out = _held_out(config, tokenizer)
+        problems = load_problems(
+            config.data.problems, limit=config.data.limit, columns=config.data.columns
+        )
+        prompts, report = training_prompts(
+            problems, tokenizer, config.data, [prompt.problem for prompt in held_out]
+        )
+        for line in [*lines, str(report)]:
+            display.say(line)
+        yield Setup(
+            config=config,
+            run=run,
+            world=world,
+            engine=trained,
+            reference=_reference(config, world) if config.dapo.kl else None,
+            extractor=Extractor(policy, call=trained.raw),
+            sampler=Sampler(engine, verifier, tokenizer, policy, config, world),
+            tokenizer=tokenizer,
+            finder=AnchorFinder(
+                TokenBytes(tokenizer),
+                parse_marker(config.data.marker),
+                stop_ids(policy.model, tokenizer),
+            ),
+            prompts=prompts,
+            order=PromptOrder(len(prompts), config.data.prompts_per_step, config.seed),
+            held_out=held_out,
+            log=log,
+            display=display,
+        )
+
+
+def _rollout_engine(config: TrainConfig, world: World) -> tuple[TrainingEngine, Any]:
+    """Return the engine that samples, with weights of its own, and the tokenizer.
+
+    The policy's weights are pushed into it; sampling from the policy itself would gather them for
+    every token under ZeRO-3.
+    """
+    device = str(world.device)
+    if config.rollout.engine == "vllm":
+        from geomrl.rollout.vllm_engine import VLLMEngine
+
+        settings = config.rollout.vllm
+        made = VLLMEngine(
+            config.model.name,
+            dtype=config.model.dtype,
+            device=world.device,
+            gpu_memory_utilization=settings.gpu_memory_utilization,
+            sleep=settings.sleep,
+            max_model_len=settings.max_model_len or config.max_sequence,
+            enforce_eager=settings.enforce_eager,
+            trust_remote_code=config.model.trust_remote_code,
+        )
+        tokenizer = load_tokenizer(
+            config.model.name, trust_remote_code=config.model.trust_remote_code
+        )
+        return made, tokenizer
+    loaded = _load(config, device)
+    return TransformersEngine(loaded), loaded.tokenizer
+
+
+def _policy(config: TrainConfig, world: World) -> Policy:
+    """Load the policy, trainable; under ZeRO-3 each rank reads its own share."""
+    with partitioned_loading(config, world):
+        model = _load(config, str(world.device)).model
+    prepared = prepare_model(
+        model,
+        activation_checkpointing=config.model.activation_checkpointing,
+        lora=config.model.lora,
+    )
+    return _scorer(prepared, config)
+
+
+def _reference(config: TrainConfig, world: World) -> FrozenPolicy:
+    """Load the first policy once more, whole on every rank, to measure the divergence from it."""
+    model = prepare_model(_load(config, str(world.device)).model)
+    return FrozenPolicy(_scorer(model.requires_grad_(False), config), world)
+
+
+def _scorer(model: nn.Module, config: TrainConfig) -> Policy:
+    return Policy(model, head_chunk=config.model.head_chunk, temperature=config.rollout.temperature)
+
+
+def _load(config: TrainConfig, device: str) -> LoadedModel:
+    return load_model(
+        config.model.name,
+        device=device,
+        dtype=config.model.dtype,
+        trust_remote_code=config.model.trust_remote_code,
+        attention=config.model.attention,
+    )
+
+
+def _held_out(config: TrainConfig, tokenizer: Any) -> list[TrainingPrompt]:
+    """Render the evaluation's problems as the training's are; none is left out."""
+    settings = config.evaluation
+    if settings is None:
+        return []
+    problems = load_problems(settings.problems, limit=settings.limit, columns=settings.columns)
+    whole = config.data.model_copy(update={"deduplicate": False, "max_prompt_tokens": 2**31})
+    return training_prompts(problems, tokenizer, whole)[0]

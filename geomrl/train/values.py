@@ -1,0 +1,111 @@
+"""Checked values of a training configuration: layers, anchors, markers, templates, and their names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from geomrl.errors import GeomrlError
+from geomrl.probe.anchors import check_anchor
+from geomrl.problems.prompts import fill_template
+from geomrl.verify.marker import parse_marker
+
+Kind = Literal[
+    "cosine",
+    "leave_one_out",
+    "mse",
+    "contrastive_wrong",
+    "contrastive_problems",
+    "relational",
+    "centred",
+]
+Arm = Literal["correct", "wrong", "shuffled_correct", "shuffled_groups"]
+Table = Literal["auto", "groups", "refresh", "old_logprobs"]
+RANDOM_ANCHOR = "random"
+ACROSS_GROUPS = frozenset({"contrastive_problems", "relational", "centred"})
+"""Kinds whose loss of one group depends on the rows of others."""
+
+OWNED_BY_GEOMRL = {
+    "train_batch_size": "data.prompts_per_step and dapo.updates_per_rollout",
+    "train_micro_batch_size_per_gpu": "micro_batch.tokens",
+    "gradient_accumulation_steps": "micro_batch.tokens",
+    "gradient_clipping": "optimiser.clip_norm",
+    "optimizer": "the section optimiser",
+    "scheduler": "optimiser.warmup_updates",
+    "zero_optimization.stage": "deepspeed.zero",
+    "zero_optimization.offload_optimizer": "deepspeed.offload_optimiser",
+    "bf16.enabled": "model.dtype",
+    "fp16": "model.dtype",
+}
+"""DeepSpeed's keys that follow from a setting of ours, which is named."""
+
+
+def _as_value_error(check: Any) -> Any:
+    """Let pydantic collect a fault that a function of ours tells as a GeomrlError."""
+
+    def run(value: Any) -> Any:
+        try:
+            check(value)
+        except GeomrlError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    return run
+
+
+def _check_training_anchor(name: str) -> None:
+    if name != RANDOM_ANCHOR:
+        check_anchor(name)
+
+
+def _check_template(template: str) -> None:
+    fill_template(template, "")
+
+
+def _check_layer(name: str) -> str:
+    if name != "final" and not name.removeprefix("-").isdigit():
+        raise ValueError(
+            f"layer '{name}' is unknown: give 0 (the first layer's input), 1, 2, ... (outputs of the"
+            " decoder layers; -1 is the last) or final (after the final norm)"
+        )
+    return name
+
+
+def _as_texts(value: Any) -> Any:
+    """YAML reads the layer 0 as a number, and one name alone as a text."""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        value = [value]
+    if isinstance(value, list):
+        return [str(v) if isinstance(v, int) and not isinstance(v, bool) else v for v in value]
+    return value
+
+
+def distinct(values: list[Any]) -> list[Any]:
+    """Return the values if none stands there twice; raise a ValueError otherwise."""
+    if len(set(values)) != len(values):
+        raise ValueError(f"{values} names something twice: name each once")
+    return values
+
+
+def _check_extra(extra: dict[str, Any]) -> dict[str, Any]:
+    for path, ours in OWNED_BY_GEOMRL.items():
+        section, _, key = path.partition(".")
+        inside = extra.get(section)
+        if section in extra and (not key or (isinstance(inside, dict) and key in inside)):
+            raise ValueError(f"DeepSpeed's '{path}' is set by geomrl: use {ours} instead")
+    return extra
+
+
+EvalAnchor = Annotated[str, AfterValidator(_as_value_error(check_anchor))]
+TrainAnchor = Annotated[str, AfterValidator(_as_value_error(_check_training_anchor))]
+Layers = Annotated[
+    list[Annotated[str, AfterValidator(_check_layer)]],
+    BeforeValidator(_as_texts),
+    AfterValidator(distinct),
+    Field(min_length=1),
+]
+Marker = Annotated[str, AfterValidator(_as_value_error(parse_marker))]
+Template = Annotated[str, AfterValidator(_as_value_error(_check_template))]
+DeepSpeedExtra = Annotated[dict[str, Any], AfterValidator(_check_extra)]
+Text = Annotated[str, Field(min_length=1)]
