@@ -15,9 +15,10 @@ import pandas as pd
 import psutil
 import pytest
 import scipy.stats
+from ablations import CONTROLS, make_ablation, make_config, make_plan, make_results
 from rich.console import Console
 
-from geomrl.ablate.findings import Ablation, read_ablation, write_ablation
+from geomrl.ablate.findings import read_ablation, write_ablation
 from geomrl.ablate.grid import Grid, load_grid, plan_arms
 from geomrl.ablate.report import honest_words, print_ablation, readings
 from geomrl.ablate.run import ablate
@@ -25,65 +26,10 @@ from geomrl.ablate.table import compare, final_metrics, path_diversity
 from geomrl.errors import GeomrlError
 from geomrl.files import write_parquet
 from geomrl.stats.paired import detectable_difference, paired_difference
-from geomrl.train.config import TrainConfig, load_config
+from geomrl.train.config import load_config
 
 ROOT = Path(__file__).parents[1]
 SMOKE = ROOT / "configs" / "smoke.yaml"
-CONTROLS = ["wrong", "shuffled_correct", "shuffled_groups", "random_position"]
-FACTORS = {
-    "loss": ["cosine", "mse", "centred"],
-    "anchor": ["before_marker", "marker_end"],
-    "layer": ["1", "final", ["1", "final"]],
-    "weight": [0.0, 0.1, 1.0],
-    "control": CONTROLS,
-}
-
-
-def make_config(**changes):
-    fields = {
-        "steps": 2,
-        "model": {"name": "reasoner", "dtype": "float32"},
-        "data": {"problems": "arithmetic_train"},
-        "alignment": {"weight": 0.1},
-        "evaluation": {"problems": "arithmetic"},
-    }
-    return TrainConfig(**{**fields, **changes})
-
-
-def make_plan(factors=FACTORS, **changes):
-    return plan_arms(make_config(), Grid(seeds=[0, 1], factors=factors, **changes))
-
-
-def make_results(plan, effects=None, seeds=range(5), spread=0.01):
-    """Results with planted effects: arms share what their seed is worth."""
-    rng = np.random.default_rng(0)
-    metrics = {
-        "eval/pass@1": 0.6, "eval/pass@8": 0.9, "eval/before_marker/final/CC": 0.85,
-        "eval/before_marker/final/floor": 0.8, "eval/before_marker/final/CC_centred": 0.1,
-        "eval/before_marker/final/effective_rank": 12.0,
-    }  # fmt: skip
-    rows = []
-    for metric, base in metrics.items():
-        of_seed = {seed: base + rng.normal(0, 0.1) for seed in seeds}
-        for arm in plan.arms:
-            planted = (effects or {}).get((arm.name, metric.rpartition("/")[2]), 0.0)
-            rows += [
-                {
-                    "arm": arm.name, "seed": seed, "weight": 0.1, "metric": metric,
-                    "value": of_seed[seed] + planted + rng.normal(0, spread),
-                }
-                for seed in seeds
-            ]  # fmt: skip
-    return pd.DataFrame(rows)
-
-
-def make_ablation(path, factors=FACTORS, effects=None):
-    plan = make_plan(factors)
-    results = make_results(plan, effects)
-    levels = pd.DataFrame(plan.levels)
-    place = "before_marker/final"
-    scales = {"cosine": 1.0, "mse": 0.25}
-    return Ablation(Path(path), results, compare(results, plan), levels, scales, place, "reasoner")
 
 
 # The grid and its arms

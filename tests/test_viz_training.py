@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from ablations import make_ablation
 from planted import assert_legible
-from test_ablate import make_ablation
 
 from geomrl.ablate.findings import write_ablation
 from geomrl.cli import main

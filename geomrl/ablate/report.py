@@ -65,6 +65,11 @@ def honest_words(ablation: Ablation) -> list[str]:
             f" for one comparison, {corrected:.3f} among {tests} (medians over arms; rough, since the"
             " spread itself is estimated from as few seeds). Below it, 'not told apart' is no 'equal'."
         )
+    if tests > 1:
+        lines.append(
+            "Stars and the column geometry are by pointwise intervals: of 20 arms that change nothing"
+            " one has a star by chance."
+        )
     controls = table[(table["metric"] == PRIMARY) & (table["arm"] == DEFAULT)]
     for row in controls[controls["reference"] != BASELINE].to_dict("records"):
         lines.append(

@@ -73,7 +73,7 @@ def save_checkpoint(
     world.barrier()
     engine.raw.save_checkpoint(str(folder / "deepspeed"), tag=_TAG)
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save(_random_state(), folder / f"random-{world.rank:05d}.pt")
+    torch.save(random_state(), folder / f"random-{world.rank:05d}.pt")
     save_model(folder / "model", engine, tokenizer)
     if world.first:
         if state.carried:
@@ -137,7 +137,7 @@ def load_checkpoint(run: Path, engine: DeepSpeedEngine) -> TrainState | None:
         )
     state = TrainState(**counters, carried=_carried(folder))
     saved = torch.load(folder / f"random-{world.rank:05d}.pt", weights_only=False)
-    _set_random_state(saved)
+    set_random_state(saved)
     return state
 
 
@@ -197,7 +197,8 @@ def _carried(folder: Path) -> list[list[Sample]]:
     return list(groups.values())
 
 
-def _random_state() -> dict[str, Any]:
+def random_state() -> dict[str, Any]:
+    """Return the state of every global generator of this process."""
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
@@ -206,7 +207,8 @@ def _random_state() -> dict[str, Any]:
     }
 
 
-def _set_random_state(state: dict[str, Any]) -> None:
+def set_random_state(state: dict[str, Any]) -> None:
+    """Put back what `random_state` returned."""
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])

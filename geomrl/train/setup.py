@@ -111,6 +111,7 @@ def build(
         verifier = stack.enter_context(MathVerifier(marker=parse_marker(config.data.marker)))
         log = stack.enter_context(MetricsLog(run, config.log))
         engine, tokenizer = _rollout_engine(config, world)
+        stack.callback(engine.close)  # before the ranks part: vLLM's end must not part them
         policy = _policy(config, world)
         if world.device.type == "cpu" and sum(w.numel() for w in policy.parameters()) < SMALL:
             torch.set_num_threads(1)  # a tiny model is 2 to 10 times slower with more

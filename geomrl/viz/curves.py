@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, ScalarFormatter
 from matplotlib.transforms import ScaledTranslation
 
 from geomrl.viz import theme
@@ -22,6 +22,7 @@ _ROW_INCH = _HEIGHT + 0.25 + 0.35 + 0.18  # with its title and its axis' name
 _LEGEND_INCH = 0.145  # an entry
 _LEGEND_BELOW = 0.34  # inches from an axis to its legend: room for ticks and the axis' name
 _PAD = 0.09  # inches between rows, and above the footnote
+_TINY = 1e-3  # values below it have their power of ten with each tick, not over the title
 _MANY = 30  # points beyond which markers are clutter
 
 
@@ -76,7 +77,7 @@ def curve_frame(metrics: pd.DataFrame, panels: Sequence[Panel]) -> pd.DataFrame:
 def draw_curves(
     frame: pd.DataFrame, panels: Sequence[Panel], source: theme.Source, *notes: str, name: str
 ) -> Picture:
-    """Draw `curve_frame`'s rows: a panel each, at most three in a row, bands for the intervals.
+    """Draw `curve_frame`'s rows: a panel each, two or three in a row, bands for the intervals.
 
     Args:
         frame: at least one row.
@@ -86,7 +87,7 @@ def draw_curves(
         name: the files' stem.
     """
     shown = [panel for panel in panels if (frame["panel"] == panel.title).any()]
-    columns = min(_COLUMNS, len(shown))
+    columns = 2 if len(shown) == 4 else min(_COLUMNS, len(shown))
     rows = -(-len(shown) // columns)
     width = theme.DOUBLE_COLUMN if columns > 1 else theme.SINGLE_COLUMN
     drawn = [_drawn(frame, panel) for panel in shown]
@@ -141,7 +142,10 @@ def _scale(axes: Axes, values: pd.Series, *, logarithmic: bool) -> None:
         axes.margins(y=0.08)
         if len(values) and (values == 0).all():
             axes.set_ylim(-0.004, 0.1)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("-", "−")))
+    if logarithmic or 0 < values.abs().max() < _TINY:
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}".replace("-", "−")))
+    else:
+        axes.yaxis.set_major_formatter(ScalarFormatter(useOffset=False))
 
 
 def _legend(axes: Axes, curves: Sequence[Curve]) -> None:
