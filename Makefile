@@ -26,6 +26,9 @@ install: $(VENV)/.installed
 
 quickstart: install
 	$(BIN)/geomrl quickstart --out runs/quickstart
+	$(BIN)/geomrl train configs/quickstart.yaml --out runs/train-quickstart \
+		$(if $(wildcard runs/train-quickstart/manifest.json),--resume)
+	$(BIN)/geomrl figures runs/train-quickstart
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -30,7 +30,8 @@ Sets = Annotated[
 def train(
     config: Config,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Run directory; runs/<name of CONFIG> by default.")
+        Path | None,
+        typer.Option("--out", help="Run directory; runs/train-<name of CONFIG> by default."),
     ] = None,
     change: Sets = None,
     resume: Annotated[
@@ -48,9 +49,19 @@ def train(
     settings = _checked(config, change, dry_run=dry_run)
     if dry_run:
         return
+    from geomrl.report import print_training
+    from geomrl.train.outcome import outcome
     from geomrl.train.trainer import train as run_training
 
-    run_training(settings, out or Path("runs") / config.stem, resume=resume, show=first_rank())
+    run = out or Path("runs") / f"train-{config.stem}"
+    run_training(settings, run, resume=resume, show=first_rank())
+    if first_rank():
+        found = outcome(run, seed=settings.seed)
+        if found is not None:
+            print_training(run, found)
+        say(
+            f"{run / 'model'}: the trained model; `geomrl probe` reads it, `geomrl figures` draws {run}"
+        )
 
 
 @train_app.command(epilog="Example: geomrl export runs/quickstart --out my-model")

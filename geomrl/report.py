@@ -112,7 +112,7 @@ _COLUMNS = (("value", ""), ("low", "_low"), ("high", "_high"))
 def _interval(numbers: dict[str, Any]) -> str:
     if numbers["value"] is None:
         return "-"
-    if numbers["low"] is None or numbers["low"] != numbers["low"]:
+    if numbers.get("low") is None or numbers["low"] != numbers["low"]:
         return f"{numbers['value']:.3f}"
     return f"{numbers['value']:.3f} ({numbers['low']:.3f}, {numbers['high']:.3f})"
 
@@ -129,6 +129,33 @@ def print_replacement(table: pd.DataFrame) -> None:
             row["layer"], row["arm"], row["verdict"], _interval(numbers), str(row["n_problems"])
         )
     Console().print(shown)
+
+
+_FOLLOWED = ("CC", "floor", "CC_centred", "CC-II_same_answer", "effective_rank")
+
+
+def print_training(run: Path, found: dict[str, Any]) -> None:
+    """Print what a training changed on held-out problems: `train.outcome.outcome`'s figures."""
+    first, last = found["steps"]
+    shown = Table(
+        "held-out", f"step {first}", f"step {last}", "difference", title_justify="left",
+        title=f"{found['n_problems']} problems x {found['n_samples']} samples",
+    )  # fmt: skip
+    for name, each in found["accuracy"].items():
+        cells = (_interval(each[key]) for key in ("before", "after", "difference"))
+        shown.add_row(name, *cells, style="bold" if name == "pass@1" else None)
+    for name, each in found["geometry"].items():
+        if name.rpartition("/")[2] in _FOLLOWED:
+            style = "bright_black" if name.endswith("floor") else None
+            shown.add_row(
+                name, _interval(each["before"]), _interval(each["after"]), "", style=style
+            )
+    console = Console()
+    console.print(shown)
+    console.print(
+        f"[bright_black]95 % intervals by problem, seed {found['seed']}; one training seed: another "
+        f"would differ. All figures: {run / 'summary.json'}, {run / 'metrics.jsonl'}"
+    )
 
 
 def print_reasoner(report: ReasonerReport, folder: Path) -> None:

@@ -29,9 +29,7 @@ def train(world, zero, alignment):
         samples = build_samples(seed=step, shortest=8, longest=40)
         batch = build_batch(samples, config, seed=step)
         weight = alignment["weight"] if alignment else 0.0
-        result = optimiser_step(
-            engine, extractor, batch, config, learning_rate=1e-2, weight=weight
-        )
+        result = optimiser_step(engine, extractor, batch, config, learning_rate=1e-2, weight=weight)
         gauged.append(result.metrics.get("loss/align"))
     moments = engine.raw.optimizer.state_dict()
     return {

@@ -10,7 +10,7 @@ from pathlib import Path
 from geomrl.errors import GeomrlError
 from geomrl.problems.arithmetic import BENCHMARK as ARITHMETIC
 from geomrl.problems.arithmetic import TRAINING_BENCHMARK as ARITHMETIC_TRAIN
-from geomrl.problems.arithmetic import heldout_problems, training_problems
+from geomrl.problems.arithmetic import MEDIUM, PRODUCT, heldout_problems, training_problems
 from geomrl.problems.benchmarks import BENCHMARKS, load_benchmark
 from geomrl.problems.problem import Problem
 from geomrl.problems.rows import read_problems
@@ -18,6 +18,7 @@ from geomrl.problems.rows import read_problems
 FILE_SUFFIXES = (".jsonl", ".parquet")
 ARITHMETIC_PROBLEMS = 200
 ARITHMETIC_TRAIN_PROBLEMS = 20_000
+TRAINED_LEVELS = (MEDIUM.name, PRODUCT.name)
 
 
 def load_problems(
@@ -60,7 +61,10 @@ def _load_source(source: str, columns: Mapping[str, str] | None) -> list[Problem
     if source == ARITHMETIC:
         return heldout_problems(ARITHMETIC_PROBLEMS, seed=0)
     if source == ARITHMETIC_TRAIN:
-        drawn = islice(training_problems(seed=0), ARITHMETIC_TRAIN_PROBLEMS)
+        # The levels that the bundled reasoner solves sometimes: of the others nearly every group is
+        # all correct or all wrong, and dynamic sampling would throw it away.
+        mixed = (p for p in training_problems(seed=0) if p.meta["level"] in TRAINED_LEVELS)
+        drawn = islice(mixed, ARITHMETIC_TRAIN_PROBLEMS)
         return [replace(problem, benchmark=ARITHMETIC_TRAIN) for problem in drawn]
     name, equals, path = source.partition("=")
     if equals and name in BENCHMARKS:
