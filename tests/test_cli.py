@@ -117,5 +117,6 @@ def test_missing_and_torn_shards_of_a_checkpoint_are_named(tmp_path):
 def test_doctor_names_what_is_there():
     done = geomrl("doctor")
     assert done.exit_code == 0, done.stderr
-    for word in ("torch", "nnsight", "umap-learn", "memory", "bundled"):
+    optional = ("umap-learn", "deepspeed", "peft", "vllm", "tensorboard", "wandb")
+    for word in ("torch", "nnsight", *optional, "memory", "bundled"):
         assert word in done.stdout

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from geomrl.errors import GeomrlError
 from geomrl.problems.arithmetic import BENCHMARK as ARITHMETIC
-from geomrl.problems.arithmetic import TRAINING_BENCHMARK as ARITHMETIC_TRAIN
 from geomrl.problems.arithmetic import MEDIUM, PRODUCT, heldout_problems, training_problems
+from geomrl.problems.arithmetic import TRAINING_BENCHMARK as ARITHMETIC_TRAIN
 from geomrl.problems.benchmarks import BENCHMARKS, load_benchmark
 from geomrl.problems.problem import Problem
 from geomrl.problems.rows import read_problems

@@ -121,6 +121,8 @@ class VLLMEngine:
             _check_head_size(model, trust_remote_code)
         on_gpu = device.type == "cuda"
         options: dict[str, Any] = {"max_model_len": max_model_len} if max_model_len else {}
+        if not on_gpu:  # it rewinds a seeded generator after half a prompt, which a CPU's cannot
+            options["enable_chunked_prefill"] = False
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             options["distributed_executor_backend"] = "external_launcher"
         self.name = model

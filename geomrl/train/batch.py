@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import pandas as pd
 
+from geomrl.rollout.engine import Sampling
 from geomrl.rollout.table import SCHEMA
 
 
@@ -83,6 +84,11 @@ def samples_table(samples: Sequence[Sample]) -> pd.DataFrame:
         for s in samples
     ]
     return pd.DataFrame(rows).reindex(columns=[*SCHEMA.names, *EXTRA])
+
+
+def sampling_columns(policy: str, sampling: Sampling) -> dict[str, Any]:
+    """Return what all samples of one step share, as columns of a rollout table."""
+    return {"policy": policy, **asdict(sampling)}
 
 
 def read_samples(table: pd.DataFrame) -> list[Sample]:

@@ -23,7 +23,7 @@ from geomrl.rollout.engine import Sampling
 from geomrl.rollout.table import SCHEMA, with_answer_classes
 from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.stats.passk import count_correct, pass_at_k
-from geomrl.train.batch import Sample, samples_table
+from geomrl.train.batch import Sample, samples_table, sampling_columns
 from geomrl.train.collect import TrainingPrompt
 from geomrl.train.config import EvaluationConfig, TrainConfig
 from geomrl.train.engine import Engine
@@ -33,7 +33,8 @@ from geomrl.train.sampling import Sampler
 
 N_BOOT = 1000
 N_PERM = 200
-_CELLS = ("CC", "II", "floor", "CC-II", "CC-II_same_answer")
+_CELLS = ("CC", "II", "CI", "II_same_answer", "floor", "CC-II", "CC-II_same_answer")
+_RANKS = ("effective_rank", "participation_ratio")
 
 
 def evaluate(
@@ -64,12 +65,13 @@ def evaluate(
     settings = config.evaluation
     if settings is None:
         raise ValueError("the configuration has no section evaluation")
+    sampling = Sampling(
+        settings.temperature, settings.top_p, 0, settings.max_tokens or config.rollout.max_tokens
+    )
     groups = sampler.sample(
         prompts,
         settings.samples,
-        Sampling(
-            settings.temperature, settings.top_p, 0, settings.max_tokens or config.rollout.max_tokens
-        ),
+        sampling,
         policy_step=step,
         seed=settings.seed,
         purpose=("evaluation",),
@@ -88,7 +90,8 @@ def evaluate(
     )
     if not engine.world.first:
         return {}
-    rollouts = with_answer_classes(samples_table(samples), sampler.verifier)
+    drawn = sampling_columns(config.model.name, sampling)
+    rollouts = with_answer_classes(samples_table(samples).assign(**drawn), sampler.verifier)
     metrics = accuracy(samples, settings, config.seed)
     tables, notes = [], []
     for benchmark in dict.fromkeys(sample.benchmark for sample in samples):
@@ -175,9 +178,9 @@ def _geometry_metrics(table: pd.DataFrame, prefix: str) -> dict[str, float]:
         suffix = "" if row["space"] == "raw" else "_centred"
         key = f"eval/{prefix}{row['anchor']}/{row['layer']}/{row['cell']}{suffix}"
         metrics |= {key: row["value"], f"{key}_low": row["low"], f"{key}_high": row["high"]}
-    ranks = table[(table["measure"] == "effective_rank") & (table["cell"] == "C")]
+    ranks = table[table["measure"].isin(_RANKS) & (table["cell"] == "C")]
     for row in ranks.to_dict("records"):
-        metrics[f"eval/{prefix}{row['anchor']}/{row['layer']}/effective_rank"] = row["value"]
+        metrics[f"eval/{prefix}{row['anchor']}/{row['layer']}/{row['measure']}"] = row["value"]
     return {key: float(value) for key, value in metrics.items()}
 
 

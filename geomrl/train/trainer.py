@@ -23,7 +23,7 @@ from geomrl.seeds import derive_rng, derive_seed
 from geomrl.train.advantage import group_advantages
 from geomrl.train.alignment_metrics import alignment_metrics
 from geomrl.train.alignment_term import Table
-from geomrl.train.batch import Sample, samples_table, with_advantages
+from geomrl.train.batch import Sample, samples_table, sampling_columns, with_advantages
 from geomrl.train.checkpoint import (
     TrainState,
     forget_later,
@@ -160,7 +160,6 @@ def learning_rate(config: TrainConfig, updates: int) -> float:
 def _collect(setup: Setup, state: TrainState, step: int) -> Collected:
     """Sample rounds of prompts until enough groups teach something."""
     config = setup.config
-    sampling = Sampling(config.rollout.temperature, 1.0, 0, config.rollout.max_tokens)
 
     def sample(prompts: list[TrainingPrompt], number: int) -> list[list[Sample]]:
         def progress(done: int, total: int) -> None:
@@ -169,7 +168,7 @@ def _collect(setup: Setup, state: TrainState, step: int) -> Collected:
         return setup.sampler.sample(
             prompts,
             config.rollout.samples,
-            sampling,
+            _sampling(config),
             policy_step=step,
             seed=config.seed,
             purpose=("train", step),
@@ -180,6 +179,11 @@ def _collect(setup: Setup, state: TrainState, step: int) -> Collected:
         sample, setup.prompts, setup.order, state.cursor, state.carried,
         wanted=config.data.prompts_per_step, dapo=config.dapo,
     )  # fmt: skip
+
+
+def _sampling(config: TrainConfig) -> Sampling:
+    """Return how training rollouts are drawn: from the policy itself, nothing cut off."""
+    return Sampling(config.rollout.temperature, 1.0, 0, config.rollout.max_tokens)
 
 
 def _trained_samples(collected: Collected, config: TrainConfig) -> list[Sample]:
@@ -328,7 +332,9 @@ def _check_mismatch(mismatch: float, config: TrainConfig, step: int) -> None:
 def _write_rollouts(setup: Setup, samples: list[Sample], step: int) -> None:
     every = setup.config.log.rollouts_every
     if setup.world.first and every and step % every == 0:
-        write_parquet(setup.run / "rollouts" / f"step-{step:06d}.parquet", samples_table(samples))
+        drawn = sampling_columns(setup.config.model.name, _sampling(setup.config))
+        table = samples_table(samples).assign(**drawn)
+        write_parquet(setup.run / "rollouts" / f"step-{step:06d}.parquet", table)
     setup.display.rollouts(samples[: setup.config.log.show_rollouts], setup.config.data.marker)
 
 
