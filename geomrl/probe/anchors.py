@@ -26,6 +26,7 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from geomrl.errors import GeomrlError
 from geomrl.probe.token_bytes import TokenBytes
@@ -165,11 +166,8 @@ def _lay_out(
     ids = list(response_ids)
     while ids and ids[-1] in stop_ids:
         ids.pop()
-    ends, total = [], 0
     pieces = [tokens[i] for i in ids]
-    for piece in pieces:
-        total += len(piece)
-        ends.append(total)
+    ends = list(accumulate(map(len, pieces)))
     # surrogateescape keeps every byte as one character where the text is not valid UTF-8, so that
     # character offsets turn back into byte offsets exactly.
     text = b"".join(pieces).decode("utf-8", "surrogateescape")
@@ -190,8 +188,12 @@ def _lay_out(
         answer
     ):
         return _with(layout, None, "ids_differ_from_text")
-    offsets = (span.start, span.open_end, span.answer_start, span.answer_end, span.end)
-    return _with(layout, MarkerSpan(*(_byte_length(text[:offset]) for offset in offsets)), None)
+    offsets: tuple[int, ...] = (
+        span.start, span.open_end, span.answer_start, span.answer_end, span.end
+    )  # fmt: skip
+    if len(text) != ends[-1]:  # else every character is one byte
+        offsets = tuple(_byte_length(text[:offset]) for offset in offsets)
+    return _with(layout, MarkerSpan(*offsets), None)
 
 
 def _with(layout: _Layout, marker: MarkerSpan | None, absent: str | None) -> _Layout:

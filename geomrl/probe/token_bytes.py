@@ -15,10 +15,11 @@ from typing import Any
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
-class TokenBytes:
-    """A cached map from token id to the bytes it stands for: `tokens[id]`."""
+class TokenBytes(dict[int, bytes]):
+    """A map from token id to the bytes it stands for inside a text, filled as it is asked."""
 
     def __init__(self, tokenizer: Any) -> None:
+        super().__init__()
         self._tokenizer = tokenizer
         self._added = {
             int(i): str(getattr(token, "content", token))
@@ -28,13 +29,10 @@ class TokenBytes:
         self._byte_level = "ByteLevel" in decoders
         self._byte_fallback = "ByteFallback" in decoders or not decoders
         self._before = self._find_sentinel()
-        self._cache: dict[int, bytes] = {}
 
-    def __getitem__(self, token_id: int) -> bytes:
-        """Return the bytes of a token that stands inside a text."""
-        found = self._cache.get(token_id)
-        if found is None:
-            found = self._cache[token_id] = self._read(int(token_id))
+    def __missing__(self, token_id: int) -> bytes:
+        """Read a token for the first time."""
+        found = self[token_id] = self._read(int(token_id))
         return found
 
     def _read(self, token_id: int) -> bytes:

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geomrl.train.alignment import KINDS, hidden_align
-    from geomrl.train.alignment_metrics import AlignmentMetrics, alignment_metrics
     from geomrl.train.config import TrainConfig, load_config
+    from geomrl.train.gauges import AlignmentMetrics, alignment_metrics
     from geomrl.train.trainer import train
 
 _HOMES = {
     "KINDS": "geomrl.train.alignment",
     "hidden_align": "geomrl.train.alignment",
-    "AlignmentMetrics": "geomrl.train.alignment_metrics",
-    "alignment_metrics": "geomrl.train.alignment_metrics",
+    "AlignmentMetrics": "geomrl.train.gauges",
+    "alignment_metrics": "geomrl.train.gauges",
     "TrainConfig": "geomrl.train.config",
     "load_config": "geomrl.train.config",
     "train": "geomrl.train.trainer",

@@ -70,7 +70,7 @@ class AlignmentTerm:
         self._row = {rollout: row for row, rollout in enumerate(batch.anchored)}
         self._eligible = eligible_groups(self.labels.group, self.labels.correct, settings.kind)
         self._states: dict[int, dict[str, Tensor]] = {}
-        self._squares = {"policy": 0.0, "align": 0.0}
+        self._sums = {"policy": 0.0, "align": 0.0, "loss": 0.0}
         self._pending: tuple[Reading, dict[str, Tensor]] | None = None
         self._given = table
         self._cached: CachedGradients | None = None
@@ -102,8 +102,8 @@ class AlignmentTerm:
         for layer, total in reading.gradients.items():
             align = self.weight * gradients[layer] if gradients else torch.zeros_like(total)
             policy = total / self.engine.world.size - align
-            self._squares["policy"] += float(policy.double().square().sum())
-            self._squares["align"] += float(align.double().square().sum())
+            self._sums["policy"] += float(policy.double().square().sum())
+            self._sums["align"] += float(align.double().square().sum())
 
     def finish(self) -> tuple[dict[str, float], Table]:
         """Return what to log, and the step's own anchor states, gathered from all ranks.
@@ -115,15 +115,21 @@ class AlignmentTerm:
         """
         states = {i: {k: v.cpu() for k, v in found.items()} for i, found in self._states.items()}
         table = stack_states(self.engine, states, self.settings.layers)
-        norms = self.engine.world.sums(self._squares)
-        true = self._cache(table, range(len(self._row)))
+        sums = self.engine.world.sums(self._sums)
         metrics = {
-            "loss/align": true.loss,
-            "grad_norm/align": norms["align"] ** 0.5,
-            "grad_norm/policy": norms["policy"] ** 0.5,
-            "grad_norm/align_unit": float(_flat(true.gradients).norm()),
+            "grad_norm/align": sums["align"] ** 0.5,
+            "grad_norm/policy": sums["policy"] ** 0.5,
             "align/eligible": float(self._eligible),
             "align/aligned": float(self.labels.correct.sum()),
+        }
+        if self.weight and self._eligible and self._cached is None:
+            # The micro-batches were the table: their shares add up.
+            unit = metrics["grad_norm/align"] / self.weight
+            return metrics | {"loss/align": sums["loss"], "grad_norm/align_unit": unit}, table
+        true = self._cache(table, range(len(self._row)))
+        metrics |= {
+            "loss/align": true.loss,
+            "grad_norm/align_unit": float(_flat(true.gradients).norm()),
         }
         if self._given is not None and self._cached is not None:
             here, there = _flat(true.gradients), _flat(self._cached.gradients)
@@ -142,6 +148,7 @@ class AlignmentTerm:
             }
         own = self._cache({k: v.detach() for k, v in states.items()}, rows)
         share = own.n_groups / self._eligible  # its mean is over its own groups
+        self._sums["loss"] += share * own.loss
         return {layer: share * gradient for layer, gradient in own.gradients.items()}
 
     def _cache(self, table: Mapping[str, Tensor], rows: Sequence[int]) -> CachedGradients:
@@ -160,7 +167,7 @@ class AlignmentTerm:
         wanted = self.settings.table
         if wanted not in ("auto", "groups"):
             return False
-        local = self.settings.kind in GROUP_LOCAL and self.settings.rollouts != "shuffled_groups"
+        local = is_group_local(self.settings)
         whole = whole_groups(plan, [sample.group for sample in batch.samples])
         if wanted == "groups" and not (local and whole):
             raise GeomrlError(
@@ -168,6 +175,11 @@ class AlignmentTerm:
                 "micro_batch.tokens, set micro_batch.keep_groups, or take alignment.table auto"
             )
         return local and whole
+
+
+def is_group_local(settings: AlignmentConfig) -> bool:
+    """Say whether each group's loss needs the states of that group alone."""
+    return settings.kind in GROUP_LOCAL and settings.rollouts != "shuffled_groups"
 
 
 def _refresh(

@@ -62,9 +62,20 @@ def _units(
         members.setdefault(group, []).append(index)
     units = []
     for rows in members.values():
-        fits = len(rows) * max(lengths[i] for i in rows) <= budget
-        units += [rows] if fits else [[i] for i in rows]
+        units += [rows] if _fits(rows, lengths, budget) else [[i] for i in rows]
     return units
+
+
+def _fits(rows: Sequence[int], lengths: Sequence[int], budget: int) -> bool:
+    return len(rows) * max(lengths[i] for i in rows) <= budget
+
+
+def groups_fit(lengths: Sequence[int], groups: Sequence[int], budget: int) -> bool:
+    """Say whether every group fits into a micro-batch, so that `keep_groups` keeps all of them."""
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    return all(_fits(rows, lengths, budget) for rows in members.values())
 
 
 def _pack(units: Sequence[list[int]], lengths: Sequence[int], budget: int) -> MicroBatches:

@@ -78,34 +78,41 @@ class _ScoreTokens(torch.autograd.Function):
     """Log-probability of each target and entropy of each row of logits.
 
     Written out because the generic log-softmax keeps two arrays of the logits' size for the
-    backward and makes a third there; this keeps the logits alone and makes one.
+    backward and takes their exponential again; this keeps one and takes it once.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        total = logits.logsumexp(-1)
+        largest = logits.amax(-1, keepdim=True)  # [tokens, 1]
+        powers = (logits - largest).exp_()  # [tokens, vocabulary]; of its size, the only array kept
+        sums = powers.sum(-1)
+        total = largest[:, 0] + sums.log()
         logprobs = logits.gather(-1, targets[:, None])[:, 0] - total
-        probabilities = (logits - total[:, None]).exp_()
-        entropy = total - torch.einsum("tv,tv->t", probabilities, logits)
-        ctx.save_for_backward(logits, total, targets)
+        entropy = total - torch.einsum("tv,tv->t", powers, logits) / sums
+        ctx.save_for_backward(powers, sums, targets)
         ctx.mark_non_differentiable(entropy)
         return logprobs, entropy
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
-        logits, total, targets = ctx.saved_tensors
+        powers, sums, targets = ctx.saved_tensors
         # d log p[target] / d logit[v] = 1[v = target] - p[v]
-        found = (logits - total[:, None]).exp_().mul_(-grad[:, None])
+        found = powers * (-grad / sums)[:, None]
         found.scatter_add_(-1, targets[:, None], grad[:, None])
         return found, None
 
 
 def prepare_model(
-    model: Any, *, activation_checkpointing: bool = False, lora: LoraConfig | None = None
+    model: Any,
+    *,
+    activation_checkpointing: bool = False,
+    lora: LoraConfig | None = None,
+    seed: int = 0,
 ) -> Any:
     """Make a loaded model trainable: gradients on, dropout off, adapters where asked.
 
     Dropout is off because the ratio of new to old probabilities must be 1 where nothing changed.
+    `seed` alone decides the adapters' first values, whatever was drawn before.
 
     Raises:
         MissingExtra: LoRA is asked for and peft is not installed.
@@ -117,7 +124,7 @@ def prepare_model(
             module.attention_dropout = 0.0
     model.requires_grad_(lora is None).train()
     if lora is not None:
-        model = _with_adapters(model, lora)
+        model = _with_adapters(model, lora, seed)
     if activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
         if lora is not None:
@@ -125,7 +132,7 @@ def prepare_model(
     return model
 
 
-def _with_adapters(model: Any, lora: LoraConfig) -> Any:
+def _with_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:
     """Put LoRA adapters (Hu et al. 2021, arXiv 2106.09685) into the model's linear layers."""
     try:
         from peft import LoraConfig as PeftConfig
@@ -135,4 +142,6 @@ def _with_adapters(model: Any, lora: LoraConfig) -> Any:
     settings = PeftConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=lora.targets
     )
-    return inject_adapter_in_model(settings, model)
+    with torch.random.fork_rng(devices=[]):  # peft draws on the CPU
+        torch.default_generator.manual_seed(seed)
+        return inject_adapter_in_model(settings, model)

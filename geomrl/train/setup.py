@@ -25,6 +25,7 @@ from geomrl.probe.token_bytes import TokenBytes
 from geomrl.problems.load import load_problems
 from geomrl.rollout.engine import TrainingEngine
 from geomrl.rollout.transformers_engine import TransformersEngine, stop_ids
+from geomrl.seeds import derive_seed
 from geomrl.train.collect import PromptOrder, TrainingPrompt, training_prompts
 from geomrl.train.config import TrainConfig, resolved_yaml
 from geomrl.train.display import TrainDisplay
@@ -184,6 +185,7 @@ def _policy(config: TrainConfig, world: World) -> Policy:
         model,
         activation_checkpointing=config.model.activation_checkpointing,
         lora=config.model.lora,
+        seed=derive_seed(config.seed, "adapters"),
     )
     return _scorer(prepared, config)
 

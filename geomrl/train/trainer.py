@@ -21,8 +21,7 @@ from geomrl.files import write_parquet
 from geomrl.rollout.engine import Sampling
 from geomrl.seeds import derive_rng, derive_seed
 from geomrl.train.advantage import group_advantages
-from geomrl.train.alignment_metrics import alignment_metrics
-from geomrl.train.alignment_term import Table
+from geomrl.train.alignment_term import Table, is_group_local
 from geomrl.train.batch import Sample, samples_table, sampling_columns, with_advantages
 from geomrl.train.checkpoint import (
     TrainState,
@@ -32,11 +31,13 @@ from geomrl.train.checkpoint import (
     save_model,
 )
 from geomrl.train.collect import Collected, TrainingPrompt, collect_groups
-from geomrl.train.config import TrainConfig
+from geomrl.train.config import AlignmentConfig, TrainConfig
 from geomrl.train.display import TrainDisplay
 from geomrl.train.evaluation import evaluate
+from geomrl.train.gauges import alignment_metrics
 from geomrl.train.minibatch import MiniBatch
 from geomrl.train.passes import score
+from geomrl.train.planning import groups_fit
 from geomrl.train.positions import alignment_labels, alignment_weight
 from geomrl.train.preflight import check
 from geomrl.train.setup import Setup, begin_run, build
@@ -220,7 +221,7 @@ def _mini_batches(
     scored: list[torch.Tensor] | None = None
     states: Table = {}
     if mode == "trainer" or old_table or (mode == "auto" and updates > 1):
-        reads = alignment is not None and alignment.table in ("auto", "old_logprobs")
+        reads = alignment is not None and (old_table or _table_helps(alignment, samples, config))
         scored, states = score(
             setup.engine,
             samples,
@@ -257,6 +258,14 @@ def _mini_batches(
         used = bool(states) and (old_table or number == 0)
         tables.append({k: v[rows] for k, v in states.items()} if used else None)
     return batches, tables
+
+
+def _table_helps(alignment: AlignmentConfig, samples: list[Sample], config: TrainConfig) -> bool:
+    """Say whether a pass's states could be of use under "auto": whole groups need none."""
+    lengths, groups = [s.n_tokens for s in samples], [s.group for s in samples]
+    budget = config.micro_batch.tokens
+    whole = config.micro_batch.keep_groups and groups_fit(lengths, groups, budget)
+    return alignment.table == "auto" and not (whole and is_group_local(alignment))
 
 
 def _old(sample: Sample, scored: torch.Tensor | None, mode: str, step: int) -> torch.Tensor | None:

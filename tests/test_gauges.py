@@ -14,7 +14,7 @@ from geomrl.probe.groups import group_rows
 from geomrl.probe.spaces import build_space
 from geomrl.probe.spectrum import _singular_values, effective_rank, participation_ratio
 from geomrl.train.alignment import hidden_align
-from geomrl.train.alignment_metrics import alignment_metrics
+from geomrl.train.gauges import alignment_metrics
 
 
 def naive_metrics(rows, states):

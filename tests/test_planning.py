@@ -1,0 +1,90 @@
+"""Micro-batches: nothing is lost, the budget holds, and groups stay whole where they fit."""
+
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from geomrl.train.planning import plan_micro_batches, whole_groups
+
+rollouts = st.lists(st.tuples(st.integers(1, 40), st.integers(0, 5)), max_size=40)
+budgets = st.integers(1, 200)
+worlds = st.integers(1, 4)
+
+
+def plan_of(rows, budget, keep, world):
+    lengths, groups = [n for n, _ in rows], [g for _, g in rows]
+    plan = plan_micro_batches(lengths, groups, budget=budget, keep_groups=keep, world=world)
+    return lengths, groups, plan
+
+
+def fitting_groups(lengths, groups, budget):
+    """The rollouts of each group that fits into a micro-batch."""
+    members = {g: [i for i, other in enumerate(groups) if other == g] for g in set(groups)}
+    return [m for m in members.values() if len(m) * max(lengths[i] for i in m) <= budget]
+
+
+@given(rollouts, budgets, st.booleans(), worlds)
+@settings(max_examples=200, deadline=None)
+def test_every_rollout_is_placed_once(rows, budget, keep, world):
+    *_, plan = plan_of(rows, budget, keep, world)
+    assert sorted(i for batches in plan for batch in batches for i in batch) == list(
+        range(len(rows))
+    )
+
+
+@given(rollouts, budgets, st.booleans(), worlds)
+@example([(10, 0), (3, 1), (3, 1)], 10, True, 1)  # behind one that fills the budget
+@settings(max_examples=200, deadline=None)
+def test_the_budget_holds(rows, budget, keep, world):
+    """But for a rollout that is longer than it, which is alone."""
+    lengths, _, plan = plan_of(rows, budget, keep, world)
+    for batches in plan:
+        for batch in batches:
+            padded = len(batch) * max((lengths[i] for i in batch), default=0)
+            assert padded <= budget or len(batch) == 1
+
+
+@given(rollouts, budgets, st.booleans(), worlds)
+@settings(max_examples=200, deadline=None)
+def test_ranks_have_equally_many_and_about_equal_tokens(rows, budget, keep, world):
+    lengths, groups, plan = plan_of(rows, budget, keep, world)
+    assert len(plan) == world
+    assert len({len(batches) for batches in plan}) == 1
+    assert not rows or all(any(column) for column in zip(*plan, strict=True))  # no idle round
+    loads = [sum(lengths[i] for batch in batches for i in batch) for batches in plan]
+    placed = [[i] for i in range(len(rows))]
+    if keep:
+        placed += fitting_groups(lengths, groups, budget)
+    largest = max((sum(lengths[i] for i in unit) for unit in placed), default=0)
+    assert max(loads) - min(loads) <= largest
+
+
+@given(rollouts, budgets, worlds)
+@settings(max_examples=200, deadline=None)
+def test_groups_that_fit_stay_whole(rows, budget, world):
+    lengths, groups, plan = plan_of(rows, budget, True, world)
+    batches = [set(batch) for share in plan for batch in share]
+    for unit in fitting_groups(lengths, groups, budget):
+        assert any(set(unit) <= batch for batch in batches)
+
+
+@given(rollouts, budgets, st.booleans(), worlds)
+@settings(max_examples=200, deadline=None)
+def test_whole_groups_tells_the_truth(rows, budget, keep, world):
+    _, groups, plan = plan_of(rows, budget, keep, world)
+    batches = [batch for share in plan for batch in share]
+    homes = [[batch for batch in batches if any(groups[i] == g for i in batch)] for g in set(groups)]
+    assert whole_groups(plan, groups) == all(len(found) == 1 for found in homes)
+
+
+def test_whole_groups_sees_ranks_apart():
+    """Equally numbered micro-batches of two ranks are not one."""
+    assert whole_groups([[[0, 1]], [[2]]], [5, 5, 6])
+    assert not whole_groups([[[0]], [[1]]], [5, 5])
+    assert not whole_groups([[[0], [1]]], [5, 5])
+
+
+def test_similar_lengths_run_together():
+    """Else most of what is computed would be padding."""
+    lengths = [100, 10, 100, 10, 100, 10, 100, 10]
+    plan = plan_micro_batches(lengths, range(8), budget=400, keep_groups=False)
+    assert plan == [[[0, 2, 4, 6], [1, 3, 5, 7]]]
