@@ -228,7 +228,7 @@ def _mini_batches(
             budget=budget,
             extractor=setup.extractor if reads else None,
             anchors=anchors or [],
-            layers=alignment.layers if alignment is not None else [],
+            layers=alignment.layers if alignment is not None and reads else [],
             progress=lambda done, total: setup.display.phase("old logprobs", done, total),
         )
     reference = None
