@@ -1,5 +1,6 @@
 """Passes without gradient: each rollout gets what it would get alone, in the rollouts' order."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -44,13 +45,29 @@ def states_alone(engine, sample):
     return hooked_states(engine.policy.model, torch.tensor([ids_of(sample)]))
 
 
+@contextmanager
+def forwards(engine):
+    """The (rows, width) of every forward in the block."""
+    shapes = []
+    embed = engine.policy.model.get_input_embeddings()
+    handle = embed.register_forward_hook(lambda _, args, out: shapes.append(tuple(out.shape[:2])))
+    yield shapes
+    handle.remove()
+
+
+def within(shapes, budget):
+    return all(rows * width <= budget or rows == 1 for rows, width in shapes)
+
+
 @pytest.mark.parametrize("budget", [1, 70, 10_000])
 def test_score_is_a_forward_of_each_rollout(engine, samples, budget):
     told = []
-    found, states = score(
-        engine, samples, budget=budget, progress=lambda *done: told.append(done)
-    )
+    with forwards(engine) as shapes:
+        found, states = score(
+            engine, samples, budget=budget, progress=lambda *done: told.append(done)
+        )
     assert states == {}
+    assert within(shapes, budget)
     assert told[-1][0] == told[-1][1] == len(told)
     assert len({len(s.response_ids) for s in samples}) > 5
     for sample, logprobs in zip(samples, found, strict=True):
@@ -107,9 +124,11 @@ def test_read_states_is_plain_hooks(engine, samples, budget):
     positions = [
         [] if i % 4 == 2 else [len(ids) - 1, 0, len(ids) // 2] for i, ids in enumerate(sequences)
     ]
-    states = read_states(
-        engine, plain_extractor(engine), sequences, positions, LAYERS, budget=budget
-    )
+    with forwards(engine) as shapes:
+        states = read_states(
+            engine, plain_extractor(engine), sequences, positions, LAYERS, budget=budget
+        )
+    assert within(shapes, budget)
     wanted = [(s, p) for s, at in zip(samples, positions, strict=True) for p in at]
     assert all(len(states[layer]) == len(wanted) for layer in LAYERS)
     for row, (sample, position) in enumerate(wanted):
@@ -128,15 +147,12 @@ def test_read_states_of_nothing(engine, samples):
 
 def test_read_states_stops_at_the_last_position(engine, samples):
     """What stands behind it costs nothing, so it is not computed."""
-    widths = []
-    embed = engine.policy.model.get_input_embeddings()
-    handle = embed.register_forward_hook(lambda _, args, out: widths.append(tuple(out.shape[:2])))
     longest = max(samples, key=lambda s: s.n_tokens)
-    read_states(
-        engine, plain_extractor(engine), [ids_of(longest)], [[1, 3]], ["final"], budget=100
-    )
-    handle.remove()
-    assert widths == [(1, 4)]
+    with forwards(engine) as shapes:
+        read_states(
+            engine, plain_extractor(engine), [ids_of(longest)], [[1, 3]], ["final"], budget=100
+        )
+    assert shapes == [(1, 4)]
 
 
 def test_neighbouring_positions_differ(engine, samples):

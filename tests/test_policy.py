@@ -88,7 +88,7 @@ def test_gradcheck(chunk):
     inputs = tokens(lengths=(6, 4))
     inputs |= {name: inputs[name] % 11 for name in ("input_ids", "targets")}
     stack = model.transformer
-    watched = (stack.wte.weight, stack.ln_f.weight, stack.h[0].mlp.c_proj.weight)
+    watched = (stack.wte.weight, stack.ln_f.weight, stack.h[0].ln_2.weight)
     # gradcheck moves the weights themselves, so the policy sees each change.
     assert torch.autograd.gradcheck(lambda *weights: policy(**inputs)[0], watched)
 
@@ -158,6 +158,24 @@ def test_activation_checkpointing_gives_the_same_gradients(family, lora):
         calls.append(len(forwards))
     same(found[1], found[0])
     assert calls == [1, 2]  # the layer was run again in the backward
+
+
+def test_the_seed_alone_draws_the_adapters():
+    """Whatever was drawn before; and what is drawn afterwards is as it would have been."""
+
+    def adapters(seed, drawn):
+        torch.manual_seed(drawn)
+        model = prepare_model(build("Llama, untied"), lora=LORA, seed=seed)
+        after = torch.rand(3)
+        return [w for n, w in model.named_parameters() if ".lora_A." in n], after
+
+    torch.manual_seed(0)
+    build("Llama, untied")
+    undisturbed = torch.rand(3)
+    (first, after), (again, _), (other, _) = adapters(5, 0), adapters(5, 1), adapters(6, 0)
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert torch.equal(after, undisturbed)
 
 
 def fill_adapters(model):

@@ -14,9 +14,7 @@ from geomrl.verify.marker import parse_marker
 
 TOKENIZER = load_tokenizer("reasoner")
 BOX = "\\boxed{"
-FINDER = AnchorFinder(
-    TokenBytes(TOKENIZER), parse_marker(BOX), frozenset({TOKENIZER.eos_token_id})
-)
+FINDER = AnchorFinder(TokenBytes(TOKENIZER), parse_marker(BOX), frozenset({TOKENIZER.eos_token_id}))
 PROMPT = "<|im_start|>user\nWhat is 7+5?<|im_end|>\n<|im_start|>assistant\n"
 RESPONSES = [
     "Begin with 7 plus 5 is 12, so we get \\boxed{12}",
