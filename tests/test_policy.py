@@ -7,6 +7,7 @@ import torch
 from tiny import VOCABULARY, build_model
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from geomrl.probe.extractor import Extractor, Rows
 from geomrl.train.config import LoraConfig
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.weights import named_weights
@@ -91,6 +92,18 @@ def test_gradcheck(chunk):
     watched = (stack.wte.weight, stack.ln_f.weight, stack.h[0].ln_2.weight)
     # gradcheck moves the weights themselves, so the policy sees each change.
     assert torch.autograd.gradcheck(lambda *weights: policy(**inputs)[0], watched)
+
+
+@pytest.mark.parametrize(("chunk", "calls"), [(6, [6, 6, 6, 2] * 2), (20, [20])])
+def test_logits_of_one_chunk_at_a_time(chunk, calls):
+    """Each chunk's are made again in the backward; where one chunk holds all, they are kept."""
+    model = build("Qwen3, tied")
+    seen = []
+    model.lm_head.register_forward_pre_hook(lambda _, args: seen.append(len(args[0])))
+    inputs = tokens()
+    assert len(inputs["targets"]) == 20
+    Policy(model, head_chunk=chunk)(**inputs)[0].sum().backward()
+    assert sorted(seen) == sorted(calls)
 
 
 @each_family
@@ -219,6 +232,16 @@ def test_only_adapters_train(family):
     assert all(torch.equal(weight, before[name]) for name, weight in base.items())
     adapted = {f"{block}.weight" for block in blocks}
     assert {n for n, w in merged.items() if not torch.equal(w, before[n])} == adapted
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_gradients_at_every_layer_are_read(lora):
+    """At the embeddings too, which adapters leave frozen."""
+    policy = Policy(prepare_model(build("Qwen3, tied"), lora=lora))
+    rows = Rows(torch.tensor([0, 2]), torch.tensor([4, 3]))
+    reading = Extractor(policy).read(tokens(), rows, ["0", "2"], gradients=True)
+    reading.output[0].sum().backward()
+    assert all(reading.gradients[layer].norm() > 0 for layer in ("0", "2"))
 
 
 @each_family

@@ -125,10 +125,9 @@ def prepare_model(
     model.requires_grad_(lora is None).train()
     if lora is not None:
         model = _with_adapters(model, lora, seed)
+        model.enable_input_require_grads()  # layer "0" is frozen, but its gradient is measured
     if activation_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-        if lora is not None:
-            model.enable_input_require_grads()
     return model
 
 
