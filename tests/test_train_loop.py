@@ -13,10 +13,11 @@ import torch
 from loop_runs import ZEROS
 from ranks_loop import CASES, STEPS
 from safetensors.torch import load_file
-from training import run_ranks
+from training import build_samples, run_ranks
 
 from geomrl.models import load_model
 from geomrl.reasoner import checkpoint_path
+from geomrl.train.trainer import _parts
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.slow
@@ -93,6 +94,23 @@ def test_all_correct_groups_are_aligned_and_not_trained_on(runs):
         # Each correct rollout that has an anchor is aligned, those of the extra groups too.
         assert line["align/aligned"] == table["correct"].sum()
         assert line["tokens"] == table.loc[table["trained"], "response_ids"].map(len).sum()
+
+
+@pytest.mark.parametrize(("trained", "extra"), [(4, 3), (4, 0), (2, 5)])
+def test_every_update_has_groups_to_train_on(trained, extra):
+    """However many more there are that are only aligned."""
+    samples = build_samples(n_groups=trained + extra, n_samples=3)
+    samples = [s if s.group < trained else s.aligned_only() for s in samples]
+    for step in range(1, 20):
+        parts = _parts(samples, 4, 0, step)
+        assert len(parts) == min(4, trained)
+        assert sorted(i for part in parts for i in part) == list(range(len(samples)))
+        for part in parts:
+            groups = {samples[i].group for i in part}
+            assert len(part) == 3 * len(groups)
+            assert len([g for g in groups if g < trained]) == trained // len(parts)
+            aligned = len([g for g in groups if g >= trained])
+            assert extra // len(parts) <= aligned <= -(-extra // len(parts))
 
 
 def test_adapters_move_what_they_adapt_and_nothing_else(runs):

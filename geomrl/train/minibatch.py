@@ -43,6 +43,7 @@ class MiniBatch:
     reference: list[Float[Tensor, " response"]] | None = None
     anchors: list[int | None] | None = None
     labels: AlignmentLabels | None = None
+    step: int | None = None  # the training step; None: that of the newest rollout
 
     @property
     def anchored(self) -> list[int]:
@@ -68,7 +69,7 @@ class Piece:
     engine_logprobs: Float[Tensor, " tokens"]
     old: Float[Tensor, " tokens"]  # NaN where the present log-probability stands in
     reference: Float[Tensor, " tokens"] | None
-    fresh: Bool[Tensor, " tokens"]  # sampled by the newest policy among the mini-batch's
+    fresh: Bool[Tensor, " tokens"]  # sampled by this step's policy, not carried over
     anchors: Rows
     anchor_rollout: list[int]
 
@@ -112,7 +113,7 @@ def collate(batch: MiniBatch, rows: Sequence[int], device: torch.device) -> Piec
         torch.full((int(n),), torch.nan) if batch.old[i] is None else batch.old[i]
         for i, n in zip(rows, lengths, strict=True)
     ]
-    newest = max(sample.policy_step for sample in batch.samples)
+    newest = batch.step or max(sample.policy_step for sample in batch.samples)
     fresh = torch.tensor([s.policy_step == newest for s in samples], dtype=torch.bool)
     anchors = batch.anchors or [None] * len(batch.samples)
     anchored = [(row, i) for row, i in enumerate(rows) if anchors[i] is not None]

@@ -251,6 +251,7 @@ def _mini_batches(
                 [reference[i] for i in chosen] if reference is not None else None,
                 own,
                 labels,
+                step,
             )
         )
         rows = [row[i] for i in chosen if i in row]
@@ -276,14 +277,19 @@ def _old(sample: Sample, scored: torch.Tensor | None, mode: str, step: int) -> t
 
 
 def _parts(samples: list[Sample], updates: int, seed: int, step: int) -> list[list[int]]:
-    """Return each update's rollouts: whole groups, shuffled, in equal numbers."""
+    """Return each update's rollouts: whole groups, shuffled, in equal numbers.
+
+    Groups that are only aligned are dealt apart, so that every update has some to train on.
+    """
     members: dict[int, list[int]] = {}
     for index, sample in enumerate(samples):
         members.setdefault(sample.group, []).append(index)
     groups = list(members.values())
     order = derive_rng(seed, "mini-batches", step).permutation(len(groups))
-    parts = np.array_split(order, min(updates, len(groups)))
-    return [[i for number in part for i in groups[number]] for part in parts]
+    trained = np.array([samples[groups[number][0]].trained for number in order], dtype=bool)
+    n = min(updates, int(trained.sum()))
+    shares = zip(np.array_split(order[trained], n), np.array_split(order[~trained], n), strict=True)
+    return [[i for number in (*a, *b) for i in groups[number]] for a, b in shares]
 
 
 def _rollout_metrics(samples: list[Sample], collected: Collected) -> dict[str, float]:
@@ -334,7 +340,7 @@ def _check_mismatch(mismatch: float, config: TrainConfig, step: int) -> None:
             f"step {step}: the trainer's and the rollout engine's log-probabilities differ by "
             f"{mismatch:.3f} nats on average (healthy is about .015; rollout.mismatch_stop is "
             f"{config.rollout.mismatch_stop}). The engine's weights or number format are not the "
-            "policy's; a checkpoint from before is kept"
+            "policy's: compare model.dtype with the engine's, and look for a failed weight push"
         )
 
 
