@@ -21,6 +21,7 @@ import torch
 
 from geomrl.errors import GeomrlError
 from geomrl.files import file_hash, read_json, read_parquet, write_json, write_parquet
+from geomrl.seeds import derive_seed
 from geomrl.train.batch import Sample, read_samples, samples_table
 from geomrl.train.engine import DeepSpeedEngine
 from geomrl.train.weights import named_weights
@@ -205,6 +206,14 @@ def random_state() -> dict[str, Any]:
         "numpy": np.random.get_state(),
         "python": random.getstate(),
     }
+
+
+def seed_generators(seed: int, rank: int) -> None:
+    """Seed every global generator of this process, for libraries that draw from one."""
+    drawn = derive_seed(seed, "global generators", rank)
+    torch.manual_seed(drawn)
+    np.random.seed(drawn % 2**32)
+    random.seed(drawn)
 
 
 def set_random_state(state: dict[str, Any]) -> None:

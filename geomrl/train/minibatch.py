@@ -63,7 +63,7 @@ class Piece:
     `rollout` and `anchor_rollout` are indices into the mini-batch's samples.
     """
 
-    inputs: dict[str, Tensor]  # input_ids [rows, time]; sequence, position, targets [tokens]
+    inputs: dict[str, Tensor | int]  # of the policy's forward
     rollout: Int[Tensor, " tokens"]
     advantages: Float[Tensor, " tokens"]
     engine_logprobs: Float[Tensor, " tokens"]
@@ -102,8 +102,13 @@ def response_tokens(
     return {k: torch.tensor(v, dtype=torch.long, device=device) for k, v in named.items()}
 
 
-def collate(batch: MiniBatch, rows: Sequence[int], device: torch.device) -> Piece:
-    """Return a micro-batch of the rollouts `rows` of a mini-batch; none of them makes an idle one."""
+def collate(
+    batch: MiniBatch, rows: Sequence[int], device: torch.device, chunks: int | None = None
+) -> Piece:
+    """Return a micro-batch of the rollouts `rows` of a mini-batch; none of them makes an idle one.
+
+    `chunks` is how often the head is to be called, the same on all ranks.
+    """
     samples = [batch.samples[i] for i in rows]
     ids = [[*s.prompt_ids, *s.response_ids] for s in samples]
     lengths = torch.tensor([len(s.response_ids) for s in samples], dtype=torch.long)
@@ -118,7 +123,11 @@ def collate(batch: MiniBatch, rows: Sequence[int], device: torch.device) -> Piec
     anchors = batch.anchors or [None] * len(batch.samples)
     anchored = [(row, i) for row, i in enumerate(rows) if anchors[i] is not None]
     return Piece(
-        inputs={"input_ids": pad(ids, device), **response_tokens(samples, device)},
+        inputs={
+            "input_ids": pad(ids, device),
+            **response_tokens(samples, device),
+            **({"chunks": chunks} if chunks else {}),
+        },
         rollout=torch.tensor(list(rows), dtype=torch.long).repeat_interleave(lengths).to(device),
         advantages=advantages.repeat_interleave(lengths).to(device),
         engine_logprobs=torch.tensor(engine, dtype=torch.float64, device=device),

@@ -13,7 +13,8 @@ from geomrl.probe.extractor import Extractor, Rows
 from geomrl.train.batch import Sample
 from geomrl.train.engine import Runner
 from geomrl.train.minibatch import pad, response_tokens
-from geomrl.train.planning import plan_micro_batches
+from geomrl.train.planning import most_tokens, plan_micro_batches
+from geomrl.train.policy import head_calls
 
 Progress = Callable[[int, int], None]
 T = TypeVar("T")
@@ -36,15 +37,16 @@ def score(
     None where there is none), from the same forwards: by layer, in the order of the rollouts.
     """
     lengths = [sample.n_tokens for sample in samples]
-    plan = _plan(engine, lengths, budget)
+    plan, most = _plan(engine, lengths, budget, [len(s.response_ids) for s in samples])
     device = engine.world.device
     logprobs: dict[int, Tensor] = {}
     states: dict[int, dict[str, Tensor]] = {}
     for number, rows in enumerate(plan):
         chosen = [samples[i] for i in rows]
-        inputs = {
+        inputs: dict[str, Tensor | int] = {
             "input_ids": pad([[*s.prompt_ids, *s.response_ids] for s in chosen], device),
             **response_tokens(chosen, device),
+            "chunks": head_calls(most[number], engine.policy.head_chunk),
         }
         if extractor is None:
             found = run_policy(engine, inputs)[0]
@@ -96,7 +98,7 @@ def read_states(
         list(ids[: max(at) + 1]) if at else [] for ids, at in zip(sequences, positions, strict=True)
     ]
     used = [i for i, at in enumerate(positions) if at]
-    plan = _plan(engine, [len(cut[i]) for i in used], budget)
+    plan, _ = _plan(engine, [len(cut[i]) for i in used], budget, [0] * len(used))
     empty = _long([], device)
     nothing = {"sequence": empty, "position": empty, "targets": empty}
     states: dict[int, dict[str, Tensor]] = {}
@@ -115,7 +117,7 @@ def read_states(
     return stack_states(engine, states, layers)
 
 
-def run_policy(engine: Runner, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+def run_policy(engine: Runner, inputs: Mapping[str, Tensor | int]) -> tuple[Tensor, Tensor]:
     """Run the policy through its engine: (log-probabilities, entropies)."""
     call = engine.call or engine.policy
     return call(**inputs)
@@ -143,8 +145,13 @@ def _joined(engine: Runner, mine: Mapping[int, T]) -> dict[int, T]:
     return found
 
 
-def _plan(engine: Runner, lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Return this rank's micro-batches; ranks that have fewer run idle ones beside the others."""
+def _plan(
+    engine: Runner, lengths: Sequence[int], budget: int, tokens: Sequence[int]
+) -> tuple[list[list[int]], list[int]]:
+    """Return this rank's micro-batches, and for each the most tokens that any rank scores in it.
+
+    Ranks that have fewer run idle ones beside the others.
+    """
     plan = plan_micro_batches(
         lengths,
         range(len(lengths)),
@@ -152,7 +159,7 @@ def _plan(engine: Runner, lengths: Sequence[int], budget: int) -> list[list[int]
         keep_groups=False,
         world=engine.world.size,
     )
-    return plan[engine.world.rank]
+    return plan[engine.world.rank], most_tokens(plan, tokens)
 
 
 def _long(values: Sequence[int | None], device: torch.device) -> Tensor:

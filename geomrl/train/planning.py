@@ -91,6 +91,18 @@ def _pack(units: Sequence[list[int]], lengths: Sequence[int], budget: int) -> Mi
     return batches
 
 
+def most_tokens(plan: Sequence[MicroBatches], tokens: Sequence[int]) -> list[int]:
+    """Return, for each micro-batch's number, the most that any rank has to score in it.
+
+    Args:
+        plan: every rank's micro-batches.
+        tokens: scored tokens of each rollout.
+    """
+    return [
+        max(sum(tokens[i] for i in batch) for batch in same) for same in zip(*plan, strict=True)
+    ]
+
+
 def whole_groups(plan: Sequence[MicroBatches], groups: Sequence[int]) -> bool:
     """Say whether every group's rollouts lie in one micro-batch each."""
     home: dict[int, tuple[int, int]] = {}

@@ -42,11 +42,15 @@ class Policy(nn.Module):
         sequence: Int[Tensor, " tokens"],
         position: Int[Tensor, " tokens"],
         targets: Int[Tensor, " tokens"],
+        chunks: int | None = None,
     ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
         """Score tokens: the state at `position[t]` of row `sequence[t]` predicts `targets[t]`.
 
         Padding stands on the right and needs no mask: a causal model never looks ahead, so no
         state that is read can see it.
+
+        `chunks` is how often the head is called; by default as often as `head_chunk` needs. Under
+        ZeRO-3 each call gathers the head's weight from all ranks, so all must call it equally often.
 
         Returns:
             logprobs: of the targets, in nats, with gradient.
@@ -54,13 +58,14 @@ class Policy(nn.Module):
         """
         output = self.model.base_model(input_ids=input_ids, use_cache=False)
         states = output.last_hidden_state[sequence, position]  # [tokens, hidden]
-        if len(states) <= self.head_chunk:
+        chunks = chunks or head_calls(len(states), self.head_chunk)
+        if chunks == 1:
             return self._score(states, targets)
         # The backward makes each chunk's logits again instead of keeping them all.
         parts = [
             checkpoint(self._score, part, target, use_reentrant=False, preserve_rng_state=False)
             for part, target in zip(
-                states.split(self.head_chunk), targets.split(self.head_chunk), strict=True
+                states.tensor_split(chunks), targets.tensor_split(chunks), strict=True
             )
         ]
         logprobs, entropy = zip(*parts, strict=True)
@@ -72,6 +77,11 @@ class Policy(nn.Module):
             logits = logits / self.temperature
         logprobs, entropy = _ScoreTokens.apply(logits, targets)
         return logprobs, entropy
+
+
+def head_calls(tokens: int, head_chunk: int) -> int:
+    """Return how many calls of the head score so many tokens; one where there are none."""
+    return max(1, -(-tokens // head_chunk))
 
 
 class _ScoreTokens(torch.autograd.Function):

@@ -29,6 +29,7 @@ from geomrl.train.checkpoint import (
     load_checkpoint,
     save_checkpoint,
     save_model,
+    seed_generators,
 )
 from geomrl.train.collect import Collected, TrainingPrompt, collect_groups
 from geomrl.train.config import AlignmentConfig, TrainConfig
@@ -75,6 +76,7 @@ def train(
         begin_run(config, run, world, resume=resume)
         display = stack.enter_context(TrainDisplay(config.steps, show=show and is_first()))
         setup = stack.enter_context(build(config, run, world, lines if show else [], display))
+        seed_generators(config.seed, world.rank)
         state = load_checkpoint(run, setup.engine) or TrainState()
         if world.first:
             forget_later(run, state.step)

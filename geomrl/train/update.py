@@ -23,7 +23,8 @@ from geomrl.train.dapo import importance_weights, policy_loss, token_means, toke
 from geomrl.train.engine import Engine
 from geomrl.train.minibatch import MiniBatch, Piece, collate
 from geomrl.train.passes import Progress, run_policy
-from geomrl.train.planning import plan_micro_batches
+from geomrl.train.planning import most_tokens, plan_micro_batches
+from geomrl.train.policy import head_calls
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,10 @@ def optimiser_step(
     shares = _token_weights(batch, config)
     tally = _Tally()
     mine = plan[engine.world.rank]
+    most = most_tokens(plan, [len(sample.response_ids) for sample in batch.samples])
     for number, rows in enumerate(mine):
-        piece = collate(batch, rows, engine.world.device)
+        chunks = head_calls(most[number], engine.policy.head_chunk)
+        piece = collate(batch, rows, engine.world.device, chunks)
         if term is None:
             logprobs, entropy = run_policy(engine, piece.inputs)
             engine.backward(_policy_share(piece, logprobs, entropy, config, shares, tally))
