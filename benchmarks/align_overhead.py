@@ -41,14 +41,8 @@ from geomrl.train.display import TrainDisplay
 from geomrl.train.engine import DeepSpeedEngine
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.setup import build
-from geomrl.train.trainer import (
-    TrainState,
-    _collect,
-    _gauges,
-    _mini_batches,
-    _trained_samples,
-)
-from geomrl.train.update import optimiser_step
+from geomrl.train.trainer import TrainState, _collect, _trained_samples
+from geomrl.train.update_phase import update_phase
 from geomrl.train.world import join_world
 
 QUICKSTART = Path(__file__).parent.parent / "configs" / "quickstart.yaml"
@@ -129,6 +123,8 @@ def arms(setup, samples, mode, updates):
         tokens = size // 2 * max(sample.n_tokens for sample in samples)
         micro = config.micro_batch.model_copy(update={"tokens": tokens})
         config = config.model_copy(update={"micro_batch": micro})
+    still = config.optimiser.model_copy(update={"lr": 0.0})  # both arms keep the same weights
+    config = config.model_copy(update={"optimiser": still})
     aligned = AlignmentConfig.model_validate(section)
     return tuple(
         replace(setup, config=config.model_copy(update={"alignment": alignment}))
@@ -136,32 +132,10 @@ def arms(setup, samples, mode, updates):
     )
 
 
-def update_phase(setup, samples):
-    """Run a training step from the rollouts on, as the trainer does; return its updates' metrics."""
-    alignment = setup.config.alignment
-    batches, tables = _mini_batches(setup, samples, STEP)
-    found = [
-        optimiser_step(
-            setup.engine,
-            setup.extractor if alignment is not None else None,
-            batch,
-            setup.config,
-            learning_rate=0.0,
-            weight=alignment.weight if alignment is not None else 0.0,
-            table=table,
-        )
-        for batch, table in zip(batches, tables, strict=True)
-    ]
-    if alignment is not None:
-        states = [result.table for result in found]
-        _gauges(alignment.layers[-1], batches, states, len(samples))
-    return [result.metrics for result in found]
-
-
 def seconds(setup, samples):
     """Return the wall and processor seconds of one phase."""
     wall, processor = time.perf_counter(), time.process_time()
-    update_phase(setup, samples)
+    update_phase(setup, samples, STEP, 0)
     return time.perf_counter() - wall, time.process_time() - processor
 
 
@@ -171,8 +145,8 @@ def paired(setup, samples, mode, updates, pairs):
     Also the median seconds of a phase without alignment.
     """
     both = arms(setup, samples, mode, updates)
-    without, aligned = (update_phase(arm, samples) for arm in both)  # warm-up, and a check
-    for a, b in zip(without, aligned, strict=True):
+    without, aligned = (update_phase(arm, samples, STEP, 0) for arm in both)  # warm-up, and a check
+    for a, b in zip(without.updates, aligned.updates, strict=True):
         torch.testing.assert_close(a["loss/policy"], b["loss/policy"], rtol=1e-5, atol=1e-6)
     walls, ratios = [], []
     for number in track(range(pairs), description=f"{mode}, {updates} updates", transient=True):
@@ -198,7 +172,7 @@ def peak_memory(setup, samples, mode, updates, aligned):
     arm = arms(setup, samples, mode, updates)[aligned]
     before = _resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
-    update_phase(arm, samples)
+    update_phase(arm, samples, STEP, 0)
     peak = _resident("VmHWM")
     return peak - before, peak
 

@@ -12,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from geomrl.errors import GeomrlError
 from geomrl.files import file_hash, write_csv, write_json, write_parquet
 from geomrl.manifest import read_manifest, record_step
-from geomrl.models import LoadedModel, load_model, load_tokenizer, quiet_transformers
+from geomrl.models import (
+    LoadedModel,
+    load_model,
+    load_tokenizer,
+    quiet_transformers,
+    spare_threads,
+)
 from geomrl.models import vocabulary_hash as hash_vocabulary
 from geomrl.probe.devices import fill_store_on_devices
 from geomrl.probe.extraction import (
@@ -45,7 +50,6 @@ from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.verifier import MathVerifier
 
 Say = Callable[[str], None]
-SMALL = 5_000_000  # weights
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,7 @@ class ModelOptions:
         """Load a model on the first device."""
         quiet_transformers()
         loaded = load_model(name, device=self.device_list[0], **self.loading())
-        small = sum(weight.numel() for weight in loaded.model.parameters()) < SMALL
-        if loaded.device.type == "cpu" and small:
-            # Threads cost a tiny model more than they give: measured 2 to 10 times slower.
-            torch.set_num_threads(1)
+        spare_threads(loaded.model, loaded.device)
         return loaded
 
     def loading(self) -> dict[str, Any]:

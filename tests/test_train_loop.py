@@ -2,9 +2,6 @@
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +10,11 @@ import torch
 from loop_runs import ZEROS
 from ranks_loop import CASES, STEPS
 from safetensors.torch import load_file
-from training import build_samples, run_ranks
+from training import build_samples, run_ranks, run_script
 
 from geomrl.models import load_model
 from geomrl.reasoner import checkpoint_path
-from geomrl.train.trainer import _parts
+from geomrl.train.update_phase import deal_groups
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.slow
@@ -26,14 +23,7 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("loop")
-    done = subprocess.run(
-        [sys.executable, str(HERE / "loop_runs.py"), str(folder)],
-        cwd=HERE, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return folder
+    return run_script("loop_runs.py", tmp_path_factory.mktemp("loop"), timeout=600)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +92,7 @@ def test_every_update_has_groups_to_train_on(trained, extra):
     samples = build_samples(n_groups=trained + extra, n_samples=3)
     samples = [s if s.group < trained else s.aligned_only() for s in samples]
     for step in range(1, 20):
-        parts = _parts(samples, 4, 0, step)
+        parts = deal_groups(samples, 4, 0, step)
         assert len(parts) == min(4, trained)
         assert sorted(i for part in parts for i in part) == list(range(len(samples)))
         for part in parts:

@@ -1,15 +1,13 @@
 """A run that was killed and resumed is a run that was never interrupted, to the bit."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from resume_runs import POINTS, RANDOM
+from training import run_script
 
 from geomrl.errors import GeomrlError
 from geomrl.train.checkpoint import newest_checkpoint
@@ -22,14 +20,7 @@ RUNS = [*POINTS, *(f"random-{n}" for n in range(RANDOM)), "torn", "finished"]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("resume")
-    done = subprocess.run(
-        [sys.executable, str(HERE / "resume_runs.py"), str(folder)],
-        cwd=HERE, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=900, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
-    return folder
+    return run_script("resume_runs.py", tmp_path_factory.mktemp("resume"), timeout=900)
 
 
 def metrics(run):

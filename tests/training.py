@@ -197,3 +197,14 @@ def run_ranks(script, world, *arguments, timeout=300):
         if rank.returncode
     ]
     assert not failed, "\n".join(failed)
+
+
+def run_script(script, folder, timeout):
+    """Run a script of this folder that fills `folder`; raise with its output if it fails."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / script), str(folder)],
+        cwd=HERE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    return folder

@@ -20,24 +20,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geomrl.errors import GeomrlError
+from geomrl.train.values import ACROSS_GROUPS, Kind
 
-KINDS = (
-    "cosine",
-    "leave_one_out",
-    "mse",
-    "contrastive_wrong",
-    "contrastive_problems",
-    "relational",
-    "centred",
-)
-_ACROSS_GROUPS = ("contrastive_problems", "relational", "centred")
-GROUP_LOCAL = frozenset(KINDS) - frozenset(_ACROSS_GROUPS)
+KINDS: tuple[str, ...] = get_args(Kind)
+GROUP_LOCAL = frozenset(KINDS) - ACROSS_GROUPS
 """Kinds whose loss of one group depends on no other group's rows."""
 _SHORTEST = 1e-12  # a shorter state has no direction; those of trained models are above 1e-2
 _NO_DIRECTION = 1e-6  # a difference this short, relative to what made it, is float32 rounding
@@ -175,7 +168,7 @@ def _label(group: Tensor, correct: Tensor, kind: str) -> _Labels:
     eligible = n_correct >= 2
     if kind == "contrastive_wrong":
         eligible = eligible & (everyone > n_correct)
-    elif kind in _ACROSS_GROUPS:
+    elif kind in ACROSS_GROUPS:
         compared = everyone if kind == "centred" else n_correct
         eligible = eligible & ((compared > 0).sum() >= 2)
     members = _sorted_rows(index, right & eligible[index])

@@ -196,7 +196,7 @@ def _refresh(
     return read_states(
         engine,
         extractor,
-        [[*sample.prompt_ids, *sample.response_ids] for sample, _ in chosen],
+        [sample.ids for sample, _ in chosen],
         [[anchor] for _, anchor in chosen],
         layers,
         budget=budget,

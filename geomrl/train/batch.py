@@ -51,8 +51,13 @@ class Sample:
         return self.verdict == "correct"
 
     @property
-    def n_tokens(self) -> int:
+    def ids(self) -> list[int]:
         """Prompt and response together."""
+        return [*self.prompt_ids, *self.response_ids]
+
+    @property
+    def n_tokens(self) -> int:
+        """How many there are of `ids`."""
         return len(self.prompt_ids) + len(self.response_ids)
 
     def aligned_only(self) -> Sample:

@@ -7,6 +7,8 @@ and nothing else, so that the loss, the number of aligned rollouts and the weigh
 
 from __future__ import annotations
 
+from typing import get_args
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Int
@@ -14,8 +16,9 @@ from torch import Tensor
 
 from geomrl.errors import GeomrlError
 from geomrl.seeds import derive_rng
+from geomrl.train.values import Arm
 
-ARMS = ("correct", "wrong", "shuffled_correct", "shuffled_groups")
+ARMS: tuple[str, ...] = get_args(Arm)
 
 
 def relabel(

@@ -83,7 +83,7 @@ def evaluate(
     states = read_states(
         engine,
         extractor,
-        [[*sample.prompt_ids, *sample.response_ids] for sample in samples],
+        [sample.ids for sample in samples],
         used,
         settings.layers,
         budget=config.micro_batch.tokens,

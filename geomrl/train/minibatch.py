@@ -110,7 +110,6 @@ def collate(
     `chunks` is how often the head is to be called, the same on all ranks.
     """
     samples = [batch.samples[i] for i in rows]
-    ids = [[*s.prompt_ids, *s.response_ids] for s in samples]
     lengths = torch.tensor([len(s.response_ids) for s in samples], dtype=torch.long)
     advantages = torch.tensor([s.advantage for s in samples], dtype=torch.float64)
     engine = [lp for s in samples for lp in s.logprobs]
@@ -124,7 +123,7 @@ def collate(
     anchored = [(row, i) for row, i in enumerate(rows) if anchors[i] is not None]
     return Piece(
         inputs={
-            "input_ids": pad(ids, device),
+            "input_ids": pad([s.ids for s in samples], device),
             **response_tokens(samples, device),
             **({"chunks": chunks} if chunks else {}),
         },

@@ -44,7 +44,7 @@ def score(
     for number, rows in enumerate(plan):
         chosen = [samples[i] for i in rows]
         inputs: dict[str, Tensor | int] = {
-            "input_ids": pad([[*s.prompt_ids, *s.response_ids] for s in chosen], device),
+            "input_ids": pad([s.ids for s in chosen], device),
             **response_tokens(chosen, device),
             "chunks": head_calls(most[number], engine.policy.head_chunk),
         }

@@ -51,17 +51,26 @@ def plan_micro_batches(
     return [batches + [[] for _ in range(most - len(batches))] for batches in packed]
 
 
+def group_members(groups: Sequence[int]) -> list[list[int]]:
+    """Return each group's rollouts, groups by their first one.
+
+    >>> group_members([7, 3, 7])
+    [[0, 2], [1]]
+    """
+    members: dict[int, list[int]] = {}
+    for index, group in enumerate(groups):
+        members.setdefault(group, []).append(index)
+    return list(members.values())
+
+
 def _units(
     lengths: Sequence[int], groups: Sequence[int], budget: int, keep_groups: bool
 ) -> list[list[int]]:
     """Return what is placed as one: whole groups that fit, and single rollouts."""
     if not keep_groups:
         return [[i] for i in range(len(lengths))]
-    members: dict[int, list[int]] = {}
-    for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
     units = []
-    for rows in members.values():
+    for rows in group_members(groups):
         units += [rows] if _fits(rows, lengths, budget) else [[i] for i in rows]
     return units
 
@@ -72,10 +81,7 @@ def _fits(rows: Sequence[int], lengths: Sequence[int], budget: int) -> bool:
 
 def groups_fit(lengths: Sequence[int], groups: Sequence[int], budget: int) -> bool:
     """Say whether every group fits into a micro-batch, so that `keep_groups` keeps all of them."""
-    members: dict[int, list[int]] = {}
-    for index, group in enumerate(groups):
-        members.setdefault(group, []).append(index)
-    return all(_fits(rows, lengths, budget) for rows in members.values())
+    return all(_fits(rows, lengths, budget) for rows in group_members(groups))
 
 
 def _pack(units: Sequence[list[int]], lengths: Sequence[int], budget: int) -> MicroBatches:

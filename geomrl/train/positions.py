@@ -14,11 +14,10 @@ from geomrl.train.batch import Sample
 from geomrl.train.controls import random_position, relabel
 from geomrl.train.minibatch import AlignmentLabels
 from geomrl.train.sections import AlignmentConfig
+from geomrl.train.values import RANDOM_ANCHOR
 from geomrl.verify.marker import Marker
 
 GRADED = ("correct", "wrong")
-RANDOM = "random"
-"""The negative control's anchor: any position of the response."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class AnchorFinder:
         """
         if sample.verdict not in GRADED:
             return None
-        if name != RANDOM:
+        if name != RANDOM_ANCHOR:
             return self.find(sample, [name])[0]
         drawn = random_position(len(sample.response_ids), derive_seed(sample.seed, "position"))
         return len(sample.prompt_ids) + drawn

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from geomrl.errors import GeomrlError
@@ -19,6 +18,7 @@ from geomrl.models import (
     load_model,
     load_tokenizer,
     quiet_transformers,
+    spare_threads,
 )
 from geomrl.probe.extractor import Extractor
 from geomrl.probe.token_bytes import TokenBytes
@@ -38,7 +38,6 @@ from geomrl.train.world import World
 from geomrl.verify.marker import parse_marker
 from geomrl.verify.verifier import MathVerifier
 
-SMALL = 5_000_000  # weights
 _NOT_CONTENT = ("steps", "checkpoint", "log")
 """What may differ when a run is gone on with: how long, and what is kept of it."""
 
@@ -114,8 +113,7 @@ def build(
         engine, tokenizer = _rollout_engine(config, world)
         stack.callback(engine.close)  # before the ranks part: vLLM's end must not part them
         policy = _policy(config, world)
-        if world.device.type == "cpu" and sum(w.numel() for w in policy.parameters()) < SMALL:
-            torch.set_num_threads(1)  # a tiny model is 2 to 10 times slower with more
+        spare_threads(policy, world.device)
         trained = DeepSpeedEngine(policy, config, world)
         held_out = _held_out(config, tokenizer)
         problems = load_problems(

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,7 @@ import torch
 from geomrl.errors import GeomrlError
 from geomrl.files import write_parquet
 from geomrl.rollout.engine import Sampling
-from geomrl.seeds import derive_rng, derive_seed
 from geomrl.train.advantage import group_advantages
-from geomrl.train.alignment_term import Table, is_group_local
 from geomrl.train.batch import Sample, samples_table, sampling_columns, with_advantages
 from geomrl.train.checkpoint import (
     TrainState,
@@ -31,18 +29,14 @@ from geomrl.train.checkpoint import (
     save_model,
     seed_generators,
 )
+from geomrl.train.clock import timed
 from geomrl.train.collect import Collected, TrainingPrompt, collect_groups
-from geomrl.train.config import AlignmentConfig, TrainConfig
+from geomrl.train.config import TrainConfig
 from geomrl.train.display import TrainDisplay
 from geomrl.train.evaluation import evaluate
-from geomrl.train.gauges import alignment_metrics
-from geomrl.train.minibatch import MiniBatch
-from geomrl.train.passes import score
-from geomrl.train.planning import groups_fit
-from geomrl.train.positions import alignment_labels, alignment_weight
 from geomrl.train.preflight import check
 from geomrl.train.setup import Setup, begin_run, build
-from geomrl.train.update import mean_metrics, optimiser_step
+from geomrl.train.update_phase import update_phase
 from geomrl.train.world import is_first, join_world, world_size
 
 Tick = Callable[[str], None]
@@ -84,14 +78,14 @@ def train(
         world.barrier()
         evaluation = config.evaluation
         if state.step == 0 and evaluation is not None and evaluation.at_start:
-            with _timed("evaluate") as times:
+            with timed("evaluate") as times:
                 found = _evaluate(setup, 0, tick)
             _report(setup, 0, found | times)
         while state.step < config.steps:
             step = state.step + 1
             metrics = training_step(setup, state, step, tick)
             if evaluation is not None and _due(step, evaluation.every, config.steps):
-                with _timed("evaluate") as times:
+                with timed("evaluate") as times:
                     metrics |= _evaluate(setup, step, tick)
                 metrics |= times
             _report(setup, step, metrics)
@@ -108,56 +102,24 @@ def train(
 
 def training_step(setup: Setup, state: TrainState, step: int, tick: Tick) -> dict[str, float]:
     """Run one training step: a rollout batch and the updates on it. Advances `state`."""
-    config, display = setup.config, setup.display
+    config = setup.config
     started = time.perf_counter()
-    with _timed("generate") as generating:
+    with timed("generate") as generating:
         tick("generate")
         collected = _collect(setup, state, step)
         samples = _trained_samples(collected, config)
         setup.sampler.sleep()
-    with _timed("old_logprobs") as scoring:
-        batches, tables = _mini_batches(setup, samples, step)
-        tick("old_logprobs")
-    weight = alignment_weight(config.alignment, step) if config.alignment is not None else 0.0
-    found, states = [], []
-    with _timed("update") as updating:
-        for number, batch in enumerate(batches):
-
-            def progress(done: int, total: int, number: int = number) -> None:
-                tick("micro_batch")
-                display.phase("update", number * total + done, len(batches) * total)
-
-            result = optimiser_step(
-                setup.engine,
-                setup.extractor if config.alignment is not None else None,
-                batch,
-                config,
-                learning_rate=learning_rate(config, state.updates),
-                weight=weight,
-                table=tables[number],
-                progress=progress,
-            )
-            state.updates += 1
-            found.append(result.metrics)
-            states.append(result.table)
+    learnt = update_phase(setup, samples, step, state.updates, tick)
+    state.updates += len(learnt.updates)
     setup.sampler.weights_changed()
     state.step, state.cursor, state.carried = step, collected.cursor, collected.carried
-    metrics = _rollout_metrics(samples, collected) | mean_metrics(found)
-    if config.alignment is not None:
-        metrics |= _gauges(config.alignment.layers[-1], batches, states, len(samples))
-        metrics["weight/align"] = weight
+    metrics = _rollout_metrics(samples, collected) | learnt.metrics
     _check_mismatch(metrics["mismatch/mean"], config, step)
     _write_rollouts(setup, samples, step)
     total = time.perf_counter() - started
     rate = metrics["tokens"] / total
     times = {"time/step": total, "time/tokens_per_second": rate}
-    return metrics | times | generating | scoring | updating
-
-
-def learning_rate(config: TrainConfig, updates: int) -> float:
-    """Return the rate of the next update: a linear rise over `warmup_updates`, then constant."""
-    warmup = config.optimiser.warmup_updates
-    return config.optimiser.lr * min(1.0, (updates + 1) / warmup if warmup else 1.0)
+    return metrics | times | generating
 
 
 def _collect(setup: Setup, state: TrainState, step: int) -> Collected:
@@ -204,96 +166,6 @@ def _trained_samples(collected: Collected, config: TrainConfig) -> list[Sample]:
     return samples
 
 
-def _mini_batches(
-    setup: Setup, samples: list[Sample], step: int
-) -> tuple[list[MiniBatch], list[Table | None]]:
-    """Cut the rollouts into the step's optimiser updates, with all that their losses need.
-
-    Returns, for each update, also the alignment table of the old log-probabilities' pass, where
-    that pass is made and the table is to be used.
-    """
-    config, alignment = setup.config, setup.config.alignment
-    updates = config.dapo.updates_per_rollout
-    budget = config.micro_batch.tokens
-    anchors = None
-    if alignment is not None:
-        anchors = [setup.finder.alignment_position(s, alignment.anchor) for s in samples]
-    old_table = alignment is not None and alignment.table == "old_logprobs"
-    mode = config.rollout.old_logprobs
-    scored: list[torch.Tensor] | None = None
-    states: Table = {}
-    if mode == "trainer" or old_table or (mode == "auto" and updates > 1):
-        reads = alignment is not None and (old_table or _table_helps(alignment, samples, config))
-        scored, states = score(
-            setup.engine,
-            samples,
-            budget=budget,
-            extractor=setup.extractor if reads else None,
-            anchors=anchors or [],
-            layers=alignment.layers if alignment is not None and reads else [],
-            progress=lambda done, total: setup.display.phase("old logprobs", done, total),
-        )
-    reference = None
-    if setup.reference is not None:
-        reference = score(setup.reference, samples, budget=budget)[0]
-    row = {i: r for r, i in enumerate(i for i, a in enumerate(anchors or []) if a is not None)}
-    batches: list[MiniBatch] = []
-    tables: list[Table | None] = []
-    for number, chosen in enumerate(_parts(samples, updates, config.seed, step)):
-        part = [samples[i] for i in chosen]
-        own = [anchors[i] for i in chosen] if anchors is not None else None
-        labels = None
-        if alignment is not None and own is not None:
-            seed = derive_seed(config.seed, "control", step, number)
-            labels = alignment_labels(part, own, alignment, seed)
-        batches.append(
-            MiniBatch(
-                part,
-                [_old(samples[i], scored[i] if scored else None, mode, step) for i in chosen],
-                [reference[i] for i in chosen] if reference is not None else None,
-                own,
-                labels,
-                step,
-            )
-        )
-        rows = [row[i] for i in chosen if i in row]
-        # Under "auto" the pass's states serve the first update alone: then the weights move on.
-        used = bool(states) and (old_table or number == 0)
-        tables.append({k: v[rows] for k, v in states.items()} if used else None)
-    return batches, tables
-
-
-def _table_helps(alignment: AlignmentConfig, samples: list[Sample], config: TrainConfig) -> bool:
-    """Say whether a pass's states could be of use under "auto": whole groups need none."""
-    lengths, groups = [s.n_tokens for s in samples], [s.group for s in samples]
-    budget = config.micro_batch.tokens
-    whole = config.micro_batch.keep_groups and groups_fit(lengths, groups, budget)
-    return alignment.table == "auto" and not (whole and is_group_local(alignment))
-
-
-def _old(sample: Sample, scored: torch.Tensor | None, mode: str, step: int) -> torch.Tensor | None:
-    """Return the log-probabilities that a rollout's ratio is taken to; None is the present ones."""
-    if mode == "engine" or sample.policy_step < step:  # carried over: its own policy's are known
-        return torch.tensor(sample.logprobs, dtype=torch.float64)
-    return scored
-
-
-def _parts(samples: list[Sample], updates: int, seed: int, step: int) -> list[list[int]]:
-    """Return each update's rollouts: whole groups, shuffled, in equal numbers.
-
-    Groups that are only aligned are dealt apart, so that every update has some to train on.
-    """
-    members: dict[int, list[int]] = {}
-    for index, sample in enumerate(samples):
-        members.setdefault(sample.group, []).append(index)
-    groups = list(members.values())
-    order = derive_rng(seed, "mini-batches", step).permutation(len(groups))
-    trained = np.array([samples[groups[number][0]].trained for number in order], dtype=bool)
-    n = min(updates, int(trained.sum()))
-    shares = zip(np.array_split(order[trained], n), np.array_split(order[~trained], n), strict=True)
-    return [[i for number in (*a, *b) for i in groups[number]] for a, b in shares]
-
-
 def _rollout_metrics(samples: list[Sample], collected: Collected) -> dict[str, float]:
     """Return what the rollouts themselves say, before any update."""
     rewards = np.array([sample.reward for sample in samples if sample.trained])
@@ -313,21 +185,6 @@ def _rollout_metrics(samples: list[Sample], collected: Collected) -> dict[str, f
         "length/truncated": float(np.mean([s.finish_reason == "length" for s in samples])),
         "no_answer": verdicts["no_answer"] / len(samples),
         "timeout": verdicts["timeout"] / len(samples),
-    }
-
-
-def _gauges(
-    layer: str, batches: list[MiniBatch], states: list[Table | None], total: int
-) -> dict[str, float]:
-    """Return the geometry of the rollouts that were trained on, at the last of the layers."""
-    kept = [(b.labels, s[layer]) for b, s in zip(batches, states, strict=True) if s and b.labels]
-    table = torch.cat([state for _, state in kept])
-    group = torch.cat([labels.true_group for labels, _ in kept])
-    correct = torch.cat([labels.true_correct for labels, _ in kept])
-    found = alignment_metrics(table, group, correct).as_dict()
-    return {
-        **{f"align/{name}": float(value) for name, value in found.items() if name != "eligible"},
-        "align/without_anchor": float(total - len(table)),
     }
 
 
@@ -380,12 +237,3 @@ def _report(setup: Setup, step: int, metrics: dict[str, float]) -> None:
 
 def _due(step: int, every: int, last: int) -> bool:
     return step % every == 0 or step == last
-
-
-@contextmanager
-def _timed(phase: str) -> Iterator[dict[str, float]]:
-    """Fill in how long the block took, as a metric."""
-    times: dict[str, float] = {}
-    started = time.perf_counter()
-    yield times
-    times[f"time/{phase}"] = time.perf_counter() - started
