@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -43,12 +44,14 @@ def train(
 ) -> None:
     """Train by reinforcement learning (DAPO), with the alignment of hidden states where asked.
 
-    Start it by itself for one process, or by `deepspeed` or `torchrun` for several: the headers of
-    the larger configurations hold the exact commands.
+    Started by itself it runs `deepspeed.processes` ranks on this machine. Several GPUs or nodes take
+    `deepspeed` or `torchrun`: the headers of the larger configurations hold the exact commands.
     """
     settings = _checked(config, change, dry_run=dry_run)
     if dry_run:
         return
+    if "WORLD_SIZE" not in os.environ and settings.deepspeed.processes > 1:
+        _launch(settings.deepspeed.processes)
     from geomrl.report import print_training
     from geomrl.train.outcome import outcome
     from geomrl.train.trainer import train as run_training
@@ -98,6 +101,15 @@ def ablate(
     run_ablation(load_config(config, change or []), grid, out, jobs=jobs)
 
 
+def _launch(processes: int) -> NoReturn:
+    """Become torchrun, which starts this very command once a rank."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun would, with a warning
+    ranks = ["--standalone", "--nproc-per-node", str(processes), "-m", "geomrl.cli"]
+    command = [sys.executable, "-m", "torch.distributed.run", *ranks, *sys.argv[1:]]
+    sys.stdout.flush()
+    os.execv(sys.executable, command)
+
+
 def _checked(path: Path, changes: list[str] | None, *, dry_run: bool) -> TrainConfig:
     """Load and check the configuration.
 
@@ -108,7 +120,7 @@ def _checked(path: Path, changes: list[str] | None, *, dry_run: bool) -> TrainCo
         from geomrl.train.config import load_config, resolved_yaml
 
         settings = load_config(path, changes or [])
-        ranks = int(os.environ.get("WORLD_SIZE", "1"))
+        ranks = int(os.environ.get("WORLD_SIZE", settings.deepspeed.processes))
         if dry_run and first_rank():
             typer.echo(resolved_yaml(settings))
         from geomrl.train.preflight import check

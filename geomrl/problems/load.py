@@ -44,7 +44,7 @@ def load_problems(
         raise GeomrlError(f"limit {limit} leaves no problem: give a positive number, or none")
     problems: list[Problem] = []
     for source in [part.strip() for part in spec.split(",") if part.strip()]:
-        loaded = _load_source(source, columns)
+        loaded = _load_source(source, columns, limit)
         taken = {problem.benchmark for problem in problems}
         if loaded[0].benchmark in taken:
             raise GeomrlError(
@@ -57,14 +57,17 @@ def load_problems(
     return problems
 
 
-def _load_source(source: str, columns: Mapping[str, str] | None) -> list[Problem]:
+def _load_source(
+    source: str, columns: Mapping[str, str] | None, limit: int | None
+) -> list[Problem]:
     if source == ARITHMETIC:
         return heldout_problems(ARITHMETIC_PROBLEMS, seed=0)
     if source == ARITHMETIC_TRAIN:
         # The levels that the bundled reasoner solves sometimes: of the others nearly every group is
         # all correct or all wrong, and dynamic sampling would throw it away.
         mixed = (p for p in training_problems(seed=0) if p.meta["level"] in TRAINED_LEVELS)
-        drawn = islice(mixed, ARITHMETIC_TRAIN_PROBLEMS)
+        # Drawn one by one, so that few are had without the seconds that all of them take.
+        drawn = islice(mixed, min(limit or ARITHMETIC_TRAIN_PROBLEMS, ARITHMETIC_TRAIN_PROBLEMS))
         return [replace(problem, benchmark=ARITHMETIC_TRAIN) for problem in drawn]
     name, equals, path = source.partition("=")
     if equals and name in BENCHMARKS:

@@ -322,6 +322,11 @@ class DeepSpeedConfig(Section):
     """How parameters, gradients and optimiser states are spread over ranks."""
 
     zero: Literal[0, 1, 2, 3] = Field(default=2, description="ZeRO stage.")
+    processes: int = Field(
+        default=1,
+        ge=1,
+        description="Ranks that `geomrl train` starts on this machine where no launcher started it.",
+    )
     offload_optimiser: bool = Field(
         default=False, description="Keep Adam's states in the host's memory."
     )
