@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -50,13 +51,17 @@ def train(
     settings = _checked(config, change, dry_run=dry_run)
     if dry_run:
         return
+    run = out or Path("runs") / f"train-{config.stem}"
     if "WORLD_SIZE" not in os.environ and settings.deepspeed.processes > 1:
+        from geomrl.train.preflight import check_folder
+
+        check_folder(run, resume=resume)
         _launch(settings.deepspeed.processes)
+        return
     from geomrl.report import print_training
     from geomrl.train.outcome import outcome
     from geomrl.train.trainer import train as run_training
 
-    run = out or Path("runs") / f"train-{config.stem}"
     run_training(settings, run, resume=resume, show=first_rank())
     if first_rank():
         found = outcome(run, seed=settings.seed)
@@ -101,13 +106,19 @@ def ablate(
     run_ablation(load_config(config, change or []), grid, out, jobs=jobs)
 
 
-def _launch(processes: int) -> NoReturn:
-    """Become torchrun, which starts this very command once a rank."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun would, with a warning
+def _launch(processes: int) -> None:
+    """Run this very command once a rank, as torchrun does."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.run import get_args_parser, run
+
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # as torchrun sets it, with a warning
+    # A rank has said what went wrong; where in the launcher that was noticed helps nobody.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     ranks = ["--standalone", "--nproc-per-node", str(processes), "-m", "geomrl.cli"]
-    command = [sys.executable, "-m", "torch.distributed.run", *ranks, *sys.argv[1:]]
-    sys.stdout.flush()
-    os.execv(sys.executable, command)
+    try:
+        run(get_args_parser().parse_args([*ranks, *sys.argv[1:]]))
+    except ChildFailedError as error:
+        raise typer.Exit(1) from error
 
 
 def _checked(path: Path, changes: list[str] | None, *, dry_run: bool) -> TrainConfig:

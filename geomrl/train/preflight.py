@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geomrl.errors import GeomrlError, MissingExtra
+from geomrl.manifest import read_manifest
 from geomrl.train.config import TrainConfig
 
 
@@ -34,6 +35,22 @@ def check(config: TrainConfig, world_size: int) -> list[str]:
     _check_layers(config, model_config)
     _check_context(config, model_config)
     return [*batch_lines(config, world_size), *_memory_lines(config, model_config, world_size)]
+
+
+def check_folder(run: Path, *, resume: bool) -> bool:
+    """Say whether a folder holds a training run.
+
+    Raises:
+        GeomrlError: it does and is not to be gone on with, or is to be and does not.
+    """
+    begun = "train" in read_manifest(run)
+    if begun and not resume:
+        raise GeomrlError(
+            f"{run}: holds a training run; add --resume to go on with it, or give another --out"
+        )
+    if resume and not begun:
+        raise GeomrlError(f"{run}: holds no training run to resume; leave --resume out")
+    return begun
 
 
 def batch_lines(config: TrainConfig, world_size: int) -> list[str]:

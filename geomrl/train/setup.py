@@ -10,9 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from geomrl.errors import GeomrlError
 from geomrl.files import atomic_path
-from geomrl.manifest import read_manifest, record_step
+from geomrl.manifest import record_step
 from geomrl.models import (
     LoadedModel,
     load_model,
@@ -33,6 +32,7 @@ from geomrl.train.engine import DeepSpeedEngine, partitioned_loading
 from geomrl.train.metrics_log import MetricsLog
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.positions import AnchorFinder
+from geomrl.train.preflight import check_folder
 from geomrl.train.sampling import Sampler
 from geomrl.train.world import World
 from geomrl.verify.marker import parse_marker
@@ -78,14 +78,8 @@ def begin_run(config: TrainConfig, run: Path, world: World, *, resume: bool) -> 
         GeomrlError: the folder holds another run, or one that was not to be gone on with.
     """
     settings = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_CONTENT}
-    begun = "train" in read_manifest(run)
+    begun = check_folder(run, resume=resume)
     world.barrier()
-    if begun and not resume:
-        raise GeomrlError(
-            f"{run}: holds a training run; add --resume to go on with it, or give another --out"
-        )
-    if resume and not begun:
-        raise GeomrlError(f"{run}: holds no training run to resume; leave --resume out")
     if world.first:
         record_step(run, "train", {**settings, "world": world.size}, begun=begun)
         with atomic_path(run / "config.yaml") as temporary:
