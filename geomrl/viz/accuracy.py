@@ -228,8 +228,8 @@ def _k_axis(axes: Axes, ks: pd.Series) -> None:
 
 def _accuracy_axis(axes: Axes, rows: pd.DataFrame) -> None:
     """Scale the vertical axis to the intervals, over a tenth at least and never far beyond 0 or 1."""
-    low = float(rows[["value", "low"]].min(axis=None))
-    high = float(rows[["value", "high"]].max(axis=None))
+    low = float(np.nanmin(rows[["value", "low"]].to_numpy(float)))
+    high = float(np.nanmax(rows[["value", "high"]].to_numpy(float)))
     pad = 0.08 * (high - low) + max(0.0, 0.1 - (high - low)) / 2
     axes.set_ylim(max(low - pad, -0.02), min(high + pad, 1.02))
     axes.yaxis.set_major_locator(theme.few_ticks())
