@@ -12,9 +12,9 @@ level      how often tests at 5 % reject where nothing differs. "alike": both mo
            problem's same chance. "on average": their chances differ by problem, and cancel in the
            mean. Holm: any of eight benchmarks is called different. Permutation of correctness: on
            states that carry nothing of it.
-power      how often a planted difference is found, beside what `t_power` predicts from the true
-           spread: points of difference. "own": the mean prediction from each evaluation's own
-           spread, as a user sees it.
+power      how often a planted difference is found ("simulated"), beside what the tool predicts from
+           each evaluation's own spread, on average ("own"; "error" is what it misses by), and what the
+           law's true spread would predict: with rare large differences that one is far too low.
 warned     share of evaluations of 30 problems that warn of fewer than ten mixed problems.
 """
 
@@ -31,8 +31,9 @@ from interval_coverage import LAWS, draw_world
 from geomrl.probe.groups import group_rows
 from geomrl.probe.label_tests import draw_verdicts, verdict_statistics
 from geomrl.probe.spaces import raw_space
-from geomrl.stats.intervals import FEW, mean_interval, mean_of_means_interval
+from geomrl.stats.intervals import FEW, mean_of_means_interval
 from geomrl.stats.multiple import holm
+from geomrl.stats.paired_means import paired_difference_interval
 from geomrl.stats.passk import pass_at_k
 from geomrl.stats.permutation import permutation_p
 from geomrl.stats.power import mean_of_means_error, t_power
@@ -75,13 +76,14 @@ def coverage(law: tuple[float, float], problems: int, samples: int, repeats: int
         for k in (1, 8):
             first = [draw_values(rng, part, samples, k) for part in parts]
             second = [draw_values(rng, part, samples, k) for part in twos]
-            gaps = [b - a for a, b in zip(first, second, strict=True)]
-            alone = draw_values(rng, two, samples, k) - draw_values(rng, one, samples, k)
+            alone = [draw_values(rng, chance, samples, k) for chance in (two, one)]
             found = {
                 f"average pass@{k}": mean_of_means_interval(first, n_boot=1000, bounds=(0, 1)),
-                f"difference pass@{k}": mean_interval(alone, n_boot=1000, bounds=(-1, 1)),
-                f"average difference pass@{k}": mean_of_means_interval(
-                    gaps, n_boot=1000, bounds=(-1, 1)
+                f"difference pass@{k}": paired_difference_interval(
+                    alone[:1], alone[1:], n_boot=1000, bounds=(0, 1)
+                ),
+                f"average difference pass@{k}": paired_difference_interval(
+                    second, first, n_boot=1000, bounds=(0, 1)
                 ),
             }
             rows += [
@@ -162,13 +164,13 @@ def power(law: tuple[float, float], problems: int, samples: int, repeats: int) -
                     "shift": shift,
                     "k": k,
                     "effect": effect,
-                    "predicted": predicted,
-                    "simulated": float(np.mean(hits)),
+                    "true spread": predicted,
                     "own": float(np.nanmean(own)),
+                    "simulated": float(np.mean(hits)),
                 }
             )
     table = pd.DataFrame(rows)
-    return table.assign(error=table["simulated"] - table["predicted"])
+    return table.assign(error=table["simulated"] - table["own"])
 
 
 def warned(law: tuple[float, float], problems: int, samples: int, repeats: int) -> float:

@@ -13,12 +13,12 @@ import pandas as pd
 from jaxtyping import Float
 
 from geomrl.evaluate.accuracy import AVERAGE, measures_of, split_measure
-from geomrl.stats.intervals import Interval, mean_interval, mean_of_means_interval
 from geomrl.stats.multiple import holm
+from geomrl.stats.paired_means import paired_difference_interval
 from geomrl.stats.power import LEVEL, detectable_effect, mean_of_means_error
 from geomrl.stats.sign_flip import N_FLIPS, least_p, sign_flip_p
 
-_BOUNDS = (-1.0, 1.0)
+_BOUNDS = (0.0, 1.0)
 _KEYS = ["benchmark", "problem_id"]
 
 
@@ -36,7 +36,8 @@ def difference_table(
     Columns: model, reference, benchmark, measure, k, value, low, high, sd, p, p_holm, detectable,
     detectable_holm, n_problems, n_samples, n_samples_reference, n_boot, n_flips, seed, warning.
 
-    `low` and `high` are bootstrap-t by problem; p is a sign-flip test (`stats.sign_flip`); p_holm
+    `low` and `high` combine the two means' bootstrap-t intervals by problem, with their correlation
+    (`stats.paired_means`); p is a sign-flip test (`stats.sign_flip`); p_holm
     corrects it over the benchmarks, measure by measure, the average aside: it is one test and has
     its own p. `detectable` is the smallest true difference that a test at 5 % would have found with
     80 % power, given the spread `sd` that these differences have; `detectable_holm` the same at
@@ -58,24 +59,21 @@ def difference_table(
     names = both["benchmark"].astype(str).drop_duplicates().tolist()
     rows: list[dict[str, Any]] = []
     for measure in measures:
-        change = (both[measure] - both[f"{measure}/reference"]).to_numpy(float)
-        parts = {name: change[(both["benchmark"] == name).to_numpy()] for name in names}
-        found = []
-        for name, part in parts.items():
-            label = f"{name}/{measure}/difference"
-            interval = mean_interval(part, seed=seed, label=label, n_boot=n_boot, bounds=_BOUNDS)
-            p = sign_flip_p([part], seed=seed, label=label, n_flips=n_flips)
-            found.append(_row(name, measure, [part], interval, p, len(names)))
-        for row, adjusted in zip(found, holm([row["p"] for row in found]), strict=True):
-            row["p_holm"] = float(adjusted)
+        sides = [
+            [both.loc[both["benchmark"] == name, column].to_numpy(float) for name in names]
+            for column in (measure, f"{measure}/reference")
+        ]
+
+        draws = {"seed": seed, "n_boot": n_boot, "n_flips": n_flips}
+        found = [
+            _row(name, measure, [ours], [theirs], tests=len(names), **draws)
+            for name, ours, theirs in zip(names, *sides, strict=True)
+        ]
+        adjusted = holm([each["p"] for each in found]).tolist()
         if average and len(names) > 1:
-            label = f"{AVERAGE}/{measure}/difference"
-            whole = list(parts.values())
-            interval = mean_of_means_interval(
-                whole, seed=seed, label=label, n_boot=n_boot, bounds=_BOUNDS
-            )
-            p = sign_flip_p(whole, seed=seed, label=label, n_flips=n_flips)
-            found.append(_row(AVERAGE, measure, whole, interval, p, 1) | {"p_holm": np.nan})
+            found.append(_row(AVERAGE, measure, sides[0], sides[1], tests=1, **draws))
+            adjusted.append(np.nan)
+        found = [each | {"p_holm": p} for each, p in zip(found, adjusted, strict=True)]
         rows += found
     first = both.iloc[0]
     table = pd.DataFrame(rows).assign(
@@ -89,19 +87,8 @@ def difference_table(
 
 
 COLUMNS = [
-    *(
-        "model",
-        "reference",
-        "benchmark",
-        "measure",
-        "k",
-        "value",
-        "low",
-        "high",
-        "sd",
-        "p",
-        "p_holm",
-    ),
+    *("model", "reference", "benchmark", "measure", "k"),
+    *("value", "low", "high", "sd", "p", "p_holm"),
     *("detectable", "detectable_holm", "n_problems", "n_samples", "n_samples_reference"),
     *("n_boot", "n_flips", "seed", "warning"),
 ]
@@ -110,11 +97,21 @@ COLUMNS = [
 def _row(
     benchmark: str,
     measure: str,
-    parts: list[Float[np.ndarray, " problems"]],
-    found: Interval,
-    p: float,
+    ours: list[Float[np.ndarray, " problems"]],
+    theirs: list[Float[np.ndarray, " problems"]],
+    *,
     tests: int,
+    seed: int,
+    n_boot: int,
+    n_flips: int,
 ) -> dict[str, Any]:
+    """Return one difference; `tests` is how many Holm corrects for."""
+    label = f"{benchmark}/{measure}/difference"
+    found = paired_difference_interval(
+        ours, theirs, bounds=_BOUNDS, seed=seed, label=label, n_boot=n_boot
+    )
+    parts = [a - b for a, b in zip(ours, theirs, strict=True)]
+    p = sign_flip_p(parts, seed=seed, label=label, n_flips=n_flips)
     kind, k = split_measure(measure)
     se, df = mean_of_means_error(parts)
     sd = float(parts[0].std(ddof=1)) if len(parts) == 1 and len(parts[0]) > 1 else np.nan

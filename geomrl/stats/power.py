@@ -6,9 +6,11 @@ Source: Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", ch
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 import scipy.optimize
+import scipy.special
 import scipy.stats
 from jaxtyping import Float
 
@@ -30,12 +32,18 @@ def t_power(noncentrality: float, df: float, *, level: float = LEVEL) -> float:
         df: degrees of freedom of the estimated standard error.
         level: of the test.
     """
-    nodes, weights = np.polynomial.legendre.leggauss(400)
-    ratio = np.sqrt(scipy.stats.chi2.ppf((nodes + 1) / 2, df) / df)  # estimated over true error
+    ratio, weights = _error_ratios(df)
     critical = scipy.stats.t.ppf(1 - level / 2, df) * ratio
-    found = scipy.stats.norm.sf(critical - noncentrality)
-    found += scipy.stats.norm.cdf(-critical - noncentrality)
+    found = scipy.special.ndtr(noncentrality - critical)
+    found += scipy.special.ndtr(-critical - noncentrality)
     return float(weights @ found / 2)
+
+
+@lru_cache(maxsize=256)
+def _error_ratios(df: float) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
+    """Return quantiles of the estimated over the true standard error, and their weights."""
+    nodes, weights = np.polynomial.legendre.leggauss(400)
+    return np.sqrt(scipy.stats.chi2.ppf((nodes + 1) / 2, df) / df), weights
 
 
 def detectable_effect(se: float, df: float, *, power: float = POWER, level: float = LEVEL) -> float:

@@ -17,6 +17,7 @@ from geomrl.stats.permutation import permutation_p
 
 N_FLIPS = 9999
 _ALL = 12  # up to so many differences every pattern of signs is tried
+_ROUNDING = 1e-12
 _BLOCK = 1024  # patterns at a time: memory stays small with thousands of problems
 
 
@@ -47,7 +48,7 @@ def sign_flip_p(
         n_flips: random patterns; with at most 12 problems that differ all are tried instead.
 
     Returns:
-        p; 1 where no problem differs, NaN where there is none.
+        p; 1 where the differences cancel or there are none, NaN where there is no problem.
     """
     parts = [np.asarray(values, dtype=float) for values in strata]
     if not parts or any(len(part) == 0 for part in parts):
@@ -55,8 +56,8 @@ def sign_flip_p(
     weighted = np.concatenate([part / (len(part) * len(parts)) for part in parts])
     pulls = weighted[weighted != 0]
     observed = float(pulls.sum())
-    if len(pulls) == 0:
-        return 1.0
+    if abs(observed) <= _ROUNDING * np.abs(pulls).sum():
+        return 1.0  # every pattern is at least as extreme
     if len(pulls) <= _ALL:
         signs = np.array(list(product((1.0, -1.0), repeat=len(pulls))))[1:]  # the first is ours
         return permutation_p(observed, signs @ pulls)

@@ -250,10 +250,10 @@ def _point(axes: Axes, row: dict[str, float], y: float, number: int) -> None:
 
 def _footnote(frame: pd.DataFrame, seed: int, *notes: str) -> str:
     """Return the words below a picture: n, intervals, seed."""
-    own: Sequence[str] = [note.replace(" ", "\u00a0") for note in notes]
+    own: Sequence[str] = [n.replace(" ", "\u00a0") if len(n) <= 30 else n for n in notes]
     draws = int(frame["n_boot"].max())
     methods = "no intervals"
     if draws:
-        methods = f"95 % bootstrap-t intervals by problem ({draws:,} draws)"
+        methods = f"95 % intervals by problem ({draws:,} bootstrap draws)"
     problems = frame[frame["benchmark"] != _AVERAGE]["n_problems"]
     return "; ".join([f"n = {theme.span(problems, 'problem')}", *own, methods, f"seed {seed}"])
