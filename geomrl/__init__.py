@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geomrl.errors import GeomrlError
+    from geomrl.evaluate.evaluation import Evaluation, evaluate_models, open_evaluation
+    from geomrl.evaluate.presets import preset
     from geomrl.probe.extraction import ExtractionConfig
     from geomrl.rollout.engine import Sampling
     from geomrl.rollout.generate import RolloutConfig
@@ -35,6 +37,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "GeomrlError": "geomrl.errors",
+    "Evaluation": "geomrl.evaluate.evaluation",
+    "evaluate_models": "geomrl.evaluate.evaluation",
+    "open_evaluation": "geomrl.evaluate.evaluation",
+    "preset": "geomrl.evaluate.presets",
     "ExtractionConfig": "geomrl.probe.extraction",
     "Sampling": "geomrl.rollout.engine",
     "RolloutConfig": "geomrl.rollout.generate",
@@ -50,6 +56,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Evaluation",
     "ExtractionConfig",
     "GeomrlError",
     "ImportConfig",
@@ -58,9 +65,12 @@ __all__ = [
     "Run",
     "Sampling",
     "draw_figures",
+    "evaluate_models",
     "import_rollouts",
     "make_rollouts",
+    "open_evaluation",
     "open_run",
+    "preset",
     "probe_states",
     "replace_anchor",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geomrl.cli_eval import eval_app
 from geomrl.cli_options import (
     Chunk,
     Columns,
@@ -32,6 +33,8 @@ from geomrl.cli_options import (
     TopP,
     Where,
     friendly,
+    names,
+    pairs,
     say,
 )
 from geomrl.cli_train import train_app
@@ -50,6 +53,7 @@ app = typer.Typer(
 )
 reasoner_app = typer.Typer(no_args_is_help=True, help="The bundled tiny reasoner.")
 app.add_typer(train_app)  # no name: its commands stand beside the others
+app.add_typer(eval_app)
 app.add_typer(reasoner_app, name="reasoner")
 
 
@@ -100,7 +104,7 @@ def rollout(
         )
     elif problems is not None:
         run = steps.make_rollouts(
-            model, problems, out, limit=limit, columns=_pairs(column, "--column"), marker=marker,
+            model, problems, out, limit=limit, columns=pairs(column, "--column"), marker=marker,
             options=options,
             config=_rollout_config(
                 n, seed, chunk, temperature, top_p, top_k, max_tokens, template, system, thinking
@@ -162,8 +166,8 @@ def probe(
     from geomrl.report import print_headline, print_replacement
 
     extraction = ExtractionConfig(
-        layers=None if layers == "all" else tuple(_names(layers)),
-        anchors=DEFAULT_ANCHORS if anchors == "default" else tuple(_names(anchors)),
+        layers=None if layers == "all" else tuple(names(layers)),
+        anchors=DEFAULT_ANCHORS if anchors == "default" else tuple(names(anchors)),
         batch_tokens=batch_tokens,
     )
     options = _options(device, dtype, trust_remote_code, allow_pickle)
@@ -174,7 +178,7 @@ def probe(
         steps.import_rollouts(rollouts, loaded, out, config=config, marker=marker)
     elif problems is not None:
         steps.make_rollouts(
-            loaded, problems, out, limit=limit, columns=_pairs(column, "--column"), marker=marker,
+            loaded, problems, out, limit=limit, columns=pairs(column, "--column"), marker=marker,
             config=_rollout_config(
                 n, seed, chunk, temperature, top_p, top_k, max_tokens, template, system, thinking
             ),
@@ -341,20 +345,9 @@ def _import_config(
     from geomrl.rollout.importing import ImportConfig
 
     return ImportConfig(
-        _pairs(column, "--column"), _pairs(where, "--where"), keep_labels, retokenize,
+        pairs(column, "--column"), pairs(where, "--where"), keep_labels, retokenize,
         template or "boxed", system, thinking,
     )  # fmt: skip
-
-
-def _pairs(options: list[str] | None, name: str) -> dict[str, str]:
-    for option in options or []:
-        if "=" not in option:
-            raise GeomrlError(f"{name} {option}: write it as NAME=VALUE")
-    return dict(option.split("=", 1) for option in options or [])
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 if __name__ == "__main__":

@@ -54,6 +54,19 @@ def _rank() -> str:
     return "" if first_rank() else f"[rank {os.environ['RANK']}] "
 
 
+def pairs(options: list[str] | None, name: str) -> dict[str, str]:
+    """Split NAME=VALUE options; `name` is the option's, for the message."""
+    for option in options or []:
+        if "=" not in option:
+            raise GeomrlError(f"{name} {option}: write it as NAME=VALUE")
+    return dict(option.split("=", 1) for option in options or [])
+
+
+def names(text: str) -> list[str]:
+    """Split a list with commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def say(line: str) -> None:
     """Tell the user something beside the result."""
     typer.secho(line, fg="bright_black", err=True)

@@ -37,6 +37,7 @@ FLOOR_CONTRASTS = ("CC", "II")
 """Cells that are set against their own problem's mean cosine with all other problems."""
 _POOLED = ("CC", "II", "CI")
 _COSINE = (-1.0, 1.0)
+_GAP = (-2.0, 2.0)  # of two cosines
 _ROUNDING = 1e-12  # layer 0 often holds equal states, whose cosines differ by arithmetic only
 
 
@@ -135,8 +136,8 @@ def estimate_cells(
         name: str, values: Float[np.ndarray, " p"], pairs: Float[np.ndarray, " p"]
     ) -> Estimate:
         has = np.isfinite(values)
-        bounds = _COSINE if name in within else None
-        kept = np.clip(values[has], *_COSINE) if bounds else values[has]
+        bounds = _COSINE if name in within else _GAP
+        kept = np.clip(values[has], *bounds)
         interval = mean_interval(kept, seed=seed, label=label, n_boot=n_boot, bounds=bounds)
         return Estimate(name, "problem", interval, int(has.sum()), int(pairs[has].sum()))
 
@@ -171,7 +172,9 @@ def _floor_contrast(
     partners = np.maximum(has.sum(axis=1), 1)[:, None]
     weights = has / partners  # each problem with the cell has one vote
     gaps = np.where(has, without_rounding(cell.means[:, None] - floor.means), 0.0)
-    interval = pair_interval(gaps * weights, weights, seed=seed, label=label, n_boot=n_boot)
+    interval = pair_interval(
+        gaps * weights, weights, seed=seed, label=label, n_boot=n_boot, bounds=_GAP
+    )
     problems = has.any(axis=1)
     n_pairs = int(cell.counts[problems].sum() + floor.counts[problems].sum())
     return Estimate(f"{name}-floor", "problem", interval, int(problems.sum()), n_pairs)

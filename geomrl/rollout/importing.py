@@ -90,6 +90,52 @@ def import_rollouts(
     return with_answer_classes(tokenised.reindex(columns=SCHEMA.names), verifier)
 
 
+def import_verdicts(
+    path: Path,
+    verifier: Verifier,
+    config: ImportConfig,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    benchmark: str | None = None,
+) -> dict[str, pd.DataFrame]:
+    """Read rollouts of another tool for their verdicts alone: no tokenizer, no token ids.
+
+    Returns a rollout table for every policy that the file names, or one under the file's name. The
+    columns of tokens are null; chat messages stand as JSON in `prompt`.
+
+    Args:
+        path: .jsonl, .json or .parquet.
+        verifier: as in `import_rollouts`.
+        config: how to read the file; what concerns tokens and templates is not used.
+        progress: told (graded, total).
+        benchmark: the benchmark's name for all rows, whatever the file says.
+
+    Raises:
+        GeomrlError: as `import_rollouts`, token ids and several policies aside.
+    """
+    path = Path(path)
+    raw = _select(_read_rows(path), config.where, path)
+    if benchmark is not None:
+        raw = raw.assign(benchmark=benchmark)
+    columns = _match_columns(raw, config.columns, path)
+    named = columns.get("policy")
+    whose = pd.Series(path.stem, index=raw.index) if named is None else raw[named].fillna(path.stem)
+    parts = [
+        _with_ids(_one_response_a_row(part, columns, path), path).assign(policy=str(name))
+        for name, part in raw.groupby(whose, sort=False)
+    ]
+    graded = _graded(
+        pd.concat(parts, ignore_index=True), verifier, config.keep_labels, path, progress
+    )
+    prompts = graded["prompt"].map(_as_key) if "prompt" in graded else None
+    graded = graded.assign(prompt=prompts, prompt_ids=None, response_ids=None)
+    graded = graded.reindex(columns=SCHEMA.names)
+    return {
+        str(name): with_answer_classes(part.reset_index(drop=True), verifier)
+        for name, part in graded.groupby("policy", sort=False)
+    }
+
+
 def _read_rows(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         frame = read_parquet(path)
@@ -145,7 +191,7 @@ def _match_columns(raw: pd.DataFrame, given: Mapping[str, str], path: Path) -> d
 def _one_response_a_row(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
     """Rename to our columns, and unfold rows that hold a list of responses (lm-eval nests twice)."""
     rows = raw[list(columns.values())].set_axis(list(columns), axis=1)
-    rows = rows.assign(row=range(1, len(rows) + 1))
+    rows = rows.assign(row=rows.index + 1)
     while any(_is_list(value) for value in rows["response"]):
         several = [
             c for c in ("response", "response_ids", "label", "finish_reason") if c in rows

@@ -12,7 +12,7 @@ Sources: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -90,6 +90,84 @@ def mean_interval(
     draw_se = np.sqrt(np.maximum(squares - shifts**2, 0.0) / (n - 1))
     low, high, weak = _bootstrap_t(value, se, shifts, draw_se, bounds, n)
     return Interval(value, low, high, n, n_boot, seed, _warning(values, bounds, weak))
+
+
+def mean_of_means_interval(
+    strata: Sequence[Float[np.ndarray, " clusters"]],
+    *,
+    seed: int = 0,
+    label: str = "mean of means",
+    n_boot: int = 2000,
+    bounds: tuple[float, float] | None = None,
+) -> Interval:
+    """Return the unweighted mean of several strata's means with its bootstrap-t interval.
+
+    Such as the average of benchmarks' pass@1, each a mean over its own problems: a benchmark of 30
+    problems weighs as much as one of 674. The strata are fixed, and their problems are drawn
+    independently of each other: every draw resamples each stratum within itself, and the variance
+    is the sum of the strata's, sum_b var_b / (n_b B^2). One stratum gives `mean_interval`.
+
+    A stratum without spread adds no variance, though it is not known without error: `warning` says
+    so. `n_clusters` counts the problems of all strata.
+
+    Args:
+        strata: one array of values a stratum.
+        seed: the run's seed.
+        label: names the draws; stratum s > 0 has its own, "label/s".
+        n_boot: bootstrap draws.
+        bounds: as in `mean_interval`.
+
+    Raises:
+        GeomrlError: there is no stratum, a stratum is empty, or a value cannot be used.
+    """
+    parts = [np.asarray(values, dtype=float) for values in strata]
+    if not parts or any(len(part) == 0 for part in parts):
+        raise GeomrlError("a mean of means needs at least one value in every stratum; leave it out")
+    if len(parts) == 1:
+        return mean_interval(parts[0], seed=seed, label=label, n_boot=n_boot, bounds=bounds)
+    for part in parts:
+        _check(part, bounds)
+    means = np.array([part.mean() for part in parts])
+    value, n, b = float(means.mean()), sum(map(len, parts)), len(parts)
+    spreads = [float(np.ptp(part)) for part in parts]
+    scale = bounds[1] - bounds[0] if bounds else float(np.abs(means).max())
+    reason = _no_interval(min(map(len, parts)), max(spreads), scale)
+    if reason:
+        return Interval(value, np.nan, np.nan, n, 0, seed, reason)
+    variance, shifts, draw_variance = 0.0, np.zeros(n_boot), np.zeros(n_boot)
+    for number, (part, mean) in enumerate(zip(parts, means, strict=True)):
+        m, own = len(part), f"{label}/{number}" if number else label
+        deviations = part - mean
+        variance += float(deviations @ deviations) / (m * (m - 1) * b * b)
+        counts = resample_counts(m, n_boot, derive_seed(seed, "bootstrap", own))
+        shift = counts @ deviations / m
+        shifts += shift / b
+        squares = counts @ deviations**2 / m
+        draw_variance += np.maximum(squares - shift**2, 0.0) / ((m - 1) * b * b)
+    share = _equivalent_size(means, [len(part) for part in parts], bounds) / n
+    low, high, weak = _bootstrap_t(
+        value, float(np.sqrt(variance)), shifts, np.sqrt(draw_variance), bounds, n, share
+    )
+    flat = sum(spread <= _ZERO * max(scale, 1e-300) for spread in spreads)
+    if flat:
+        words = f"{flat} of {b} strata have no spread and add none: the interval is too short"
+        weak = "; ".join(filter(None, [weak, words]))
+    return Interval(
+        value, low, high, n, n_boot, seed, _warning(np.concatenate(parts), bounds, weak)
+    )
+
+
+def _equivalent_size(
+    means: Float[np.ndarray, " strata"], sizes: Sequence[int], bounds: tuple[float, float] | None
+) -> float:
+    """Return the n for which a mean of n values on the bounds varies as much as the strata can."""
+    b = len(means)
+    if bounds is None:
+        return float(b * b / sum(1 / size for size in sizes))
+    p = (means - bounds[0]) / (bounds[1] - bounds[0])
+    most = sum(x * (1 - x) / size for x, size in zip(p, sizes, strict=True)) / (b * b)
+    whole = float(p.mean() * (1 - p.mean()))
+    return whole / most if most > 0 else float(b * b / sum(1 / size for size in sizes))
 
 
 def pair_interval(

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.optimize
 import scipy.stats
 from jaxtyping import Float
+
+from geomrl.stats.power import detectable_effect
 
 _LEVEL = 0.05
 _ZERO = 1e-12  # spreads below this share of the differences' scale are rounding
@@ -78,20 +79,6 @@ def detectable_difference(sd: float, n: int, *, power: float = 0.8, level: float
     >>> round(detectable_difference(1.0, 5), 2), round(detectable_difference(1.0, 100), 2)
     (1.68, 0.28)
     """
-    if n < 2 or np.isnan(sd):
+    if n < 2:
         return float("nan")
-    df = n - 1
-    # SciPy's noncentral t is NaN here and there: so the mean over the sd's chi-square quantiles.
-    nodes, weights = np.polynomial.legendre.leggauss(400)
-    ratio = np.sqrt(scipy.stats.chi2.ppf((nodes + 1) / 2, df) / df)  # sample sd / sd
-    critical = scipy.stats.t.ppf(1 - level / 2, df) * ratio
-
-    def shortfall(noncentrality: float) -> float:
-        found = scipy.stats.norm.sf(critical - noncentrality)
-        found += scipy.stats.norm.cdf(-critical - noncentrality)
-        return float(weights @ found / 2) - power
-
-    top = 2.0
-    while shortfall(top) < 0:
-        top *= 2.0
-    return float(scipy.optimize.brentq(shortfall, 0.0, top) * sd / np.sqrt(n))
+    return detectable_effect(sd / np.sqrt(n), n - 1, power=power, level=level)

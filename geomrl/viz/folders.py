@@ -1,4 +1,4 @@
-"""Draw whatever a folder holds: an ablation, a training run, or a probed run."""
+"""Draw whatever a folder holds: an ablation, an evaluation, a training run, or a probed run."""
 
 from __future__ import annotations
 
@@ -31,15 +31,18 @@ def draw_folder(
         progress: called with the number of pictures done and of all.
 
     Raises:
-        GeomrlError: the folder holds none of the three, or what it holds cannot be read.
+        GeomrlError: the folder holds none of the four, or what it holds cannot be read.
     """
     from geomrl.ablate.findings import TABLE, read_ablation
+    from geomrl.viz.accuracy import draw_evaluation, is_evaluation
     from geomrl.viz.training import draw_training, is_training_run
 
     if (Path(run) / TABLE).exists():
         from geomrl.viz.ablation import draw_ablation
 
         return draw_ablation(read_ablation(run), out, progress=progress)
+    if is_evaluation(run):
+        return draw_evaluation(run, out, progress=progress)
     if is_training_run(run):
         return draw_training(run, out, progress=progress)
     from geomrl.run import open_run

@@ -1,0 +1,194 @@
+"""What `geomrl eval` is given: models to sample, runs to read, files of other tools."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from geomrl.errors import GeomrlError
+from geomrl.files import file_hash, read_json, write_json
+from geomrl.manifest import read_manifest, record_step
+from geomrl.model_names import is_training_run, model_label, resolve_model, split_step
+from geomrl.models import short_name
+from geomrl.progress import progress_bar
+from geomrl.rollout.importing import ImportConfig, import_verdicts
+from geomrl.rollout.table import COLUMNS, read_rollouts, write_rollouts
+from geomrl.verify.marker import BOXED, parse_marker
+from geomrl.verify.verifier import MathVerifier
+
+TABLE = "rollouts.parquet"
+_FOREIGN = (".jsonl", ".json", ".ndjson", ".parquet")
+_POLICIES = "policies.json"
+
+
+@dataclass(frozen=True)
+class Source:
+    """One thing that the user named. `label` is its name in tables; `named` says the user chose it.
+
+    "model": to be sampled. "table": a rollout table of geomrl's, at `path`. "foreign": another
+    tool's file, at `path`.
+    """
+
+    text: str
+    label: str
+    named: bool
+    kind: Literal["model", "table", "foreign"]
+    path: Path | None = None
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One model's rollout table: its name, where it came from, and how many samples are due."""
+
+    label: str
+    source: str
+    table: pd.DataFrame
+    n: int | None = None
+
+
+def parse_source(text: str, *, read: bool = False) -> Source:
+    """Say what a word of the command line stands for.
+
+    "LABEL=WHAT" names it for the tables. A file, and a folder with rollouts, are read; anything
+    else is a model (`model_names`). With `read` nothing is a model, and RUN@STEP names the rollouts
+    of a training run's evaluation after that step.
+
+    Raises:
+        GeomrlError: the file does not exist, `read` and there are no rollouts, or a training run
+            has no such step.
+    """
+    label, equals, rest = text.partition("=")
+    named = bool(equals) and "/" not in label and label != ""
+    what = rest if named else text
+    path = Path(what)
+    if path.suffix in _FOREIGN:
+        if not path.is_file():
+            raise GeomrlError(f"{path}: no such file; check the path")
+        kind: Literal["table", "foreign"] = "table" if _is_table(path) else "foreign"
+        own = path.parent.name or path.stem if path.name == TABLE else path.stem
+        return Source(what, label if named else own, named, kind, path)
+    own = model_label(what)
+    if (path / TABLE).is_file():
+        return Source(what, label if named else own, named, "table", path / TABLE)
+    if not read:
+        resolve_model(what)  # a step that does not exist is named before anything is sampled
+        return Source(what, label if named else own, named, "model")
+    step = split_step(what)
+    run = step[0] if step else path
+    if step and (found := run / "eval" / f"step-{step[1]:06d}" / TABLE).is_file():
+        return Source(what, label if named else own, named, "table", found)
+    if is_training_run(run):
+        steps = sorted(int(p.parent.name[5:]) for p in run.glob(f"eval/step-*/{TABLE}"))
+        raise GeomrlError(
+            f"{what}: a training run; name the rollouts of one of its evaluations, {run}@STEP (there "
+            f"is: {', '.join(map(str, steps)) or 'none'})"
+        )
+    raise GeomrlError(
+        f"{what}: holds no rollouts to read; give a .jsonl or .parquet file or a folder with "
+        f"{TABLE}, or leave --rollouts out to sample a model"
+    )
+
+
+def _is_table(path: Path) -> bool:
+    if path.suffix != ".parquet":
+        return False
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return set(COLUMNS) <= set(pq.read_schema(path).names)
+    except (pa.ArrowInvalid, OSError):
+        return True  # torn: `read_rollouts` says so
+
+
+def read_source(
+    source: Source,
+    out: Path,
+    *,
+    config: ImportConfig,
+    marker: str = BOXED,
+    benchmark: str | None = None,
+    show: bool = True,
+) -> list[Samples]:
+    """Return the rollouts of a table or a foreign file; the latter may hold several models.
+
+    What is imported is kept in `out`, so that it is graded once.
+
+    Args:
+        source: not a model.
+        out: a folder for what is imported.
+        config: how a foreign file is read.
+        marker: what a foreign file's answers stand in.
+        benchmark: the benchmark's name for foreign files, whatever they say.
+        show: show a progress bar.
+
+    Raises:
+        GeomrlError: a file cannot be used, or a run lacks a problem.
+    """
+    if source.path is None:
+        raise ValueError(f"{source.text} is a model")
+    if source.kind == "table":
+        table = read_rollouts(source.path)
+        settings = read_manifest(source.path.parent).get("rollouts", {}).get("settings", {})
+        _check_whole(source, table, settings.get("n_problems"))
+        return [Samples(source.label, str(source.path), table, settings.get("n"))]
+    folder = out / short_name(source.label)
+    settings = {
+        "imported": str(source.path.resolve()),
+        "file_hash": file_hash(source.path),
+        "marker": parse_marker(marker).spec,
+        "benchmark": benchmark,
+        **{k: dict(v) if isinstance(v, dict) else v for k, v in asdict(config).items()},
+    }
+    done = folder / _POLICIES
+    record_step(folder, "rollouts", settings, begun=done.exists())
+    if not done.exists():
+        _import(source.path, folder, config, marker, benchmark, show)
+    places: dict[str, str] = read_json(done)
+    one = len(places) == 1
+    return [
+        Samples(
+            _label(source, policy, one), str(source.path), read_rollouts(folder / place / TABLE)
+        )
+        for policy, place in places.items()
+    ]
+
+
+def _import(
+    path: Path,
+    folder: Path,
+    config: ImportConfig,
+    marker: str,
+    benchmark: str | None,
+    show: bool,
+) -> None:
+    """Grade a foreign file into one table a policy; the list of them is written last."""
+    with (
+        MathVerifier(marker=parse_marker(marker)) as verifier,
+        progress_bar("grading", "rollouts", show=show) as update,
+    ):
+        tables = import_verdicts(path, verifier, config, update, benchmark=benchmark)
+    one = len(tables) == 1
+    places = {p: "." if one else f"{i:02d}-{short_name(p)}" for i, p in enumerate(tables)}
+    for policy, table in tables.items():
+        write_rollouts(folder / places[policy] / TABLE, table)
+    write_json(folder / _POLICIES, places)
+
+
+def _label(source: Source, policy: str, one: bool) -> str:
+    if source.named:
+        return source.label if one else f"{source.label}/{model_label(policy)}"
+    return model_label(policy)
+
+
+def _check_whole(source: Source, table: pd.DataFrame, due: Any) -> None:
+    """Refuse a run that lacks whole problems: which ones nobody would see in the rest."""
+    found = len(table[["benchmark", "problem_id"]].drop_duplicates())
+    if isinstance(due, int) and found != due:
+        raise GeomrlError(
+            f"{source.path}: holds {found} problems where its manifest says {due}; it was changed "
+            "after it was made. Make it again, or give the table alone, outside its run folder"
+        )
