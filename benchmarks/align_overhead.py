@@ -10,7 +10,7 @@ micro-batches; the learning rate is 0, so every pair has the same weights. A pai
 each arm, and the arm that goes first changes from pair to pair.
 
     reasoner  the bundled model, on 256 rollouts (32 problems x 8) that it samples here
-    30M       a random Qwen3 of 30M weights, on 16 of them (4 x 4), lengthened to about 300 tokens
+    30M       a random Qwen3 of 30M weights, on 16 of them (4 x 4), lengthened to about 160 tokens
 
 The interval of the median ratio holds 95 % or a little more: it is made of order statistics, which
 assume nothing but independent pairs. Peak memory is of the update phase alone, in a process of its
@@ -90,7 +90,7 @@ def prepare(model):
         if model == "30M":
             groups = list(dict.fromkeys(sample.group for sample in samples))[:4]
             samples = [
-                lengthened(sample, 300)
+                lengthened(sample, 160)
                 for sample in samples
                 if sample.group in groups and sample.sample < 4
             ]

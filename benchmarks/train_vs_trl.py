@@ -167,7 +167,7 @@ class Trl:
             processing_class=tokenizer,
         )
         self.trainer.current_gradient_accumulation_steps = len(self.pieces)
-        self.model = self.trainer.accelerator.prepare_model(self.trainer.model).train()
+        self.model = self.trainer.model.train()  # bare: accelerate would wrap it for our ranks
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=0.0, weight_decay=0.1)
         self.gradient = None
 

@@ -20,7 +20,7 @@ from rich.console import Console
 
 from geomrl.ablate.findings import read_ablation, write_ablation
 from geomrl.ablate.grid import Grid, load_grid, plan_arms
-from geomrl.ablate.report import honest_words, print_ablation, readings
+from geomrl.ablate.report import honest_words, markdown, print_ablation, readings
 from geomrl.ablate.run import ablate
 from geomrl.ablate.table import compare, final_metrics, path_diversity
 from geomrl.errors import GeomrlError
@@ -323,6 +323,11 @@ def test_what_is_printed_is_honest(tmp_path):
     written = io.StringIO()
     print_ablation(ablation, Console(file=written, width=200))
     assert written.getvalue().count("control=") == 8  # a row each, and one against the default each
+    lines = markdown(ablation).splitlines()
+    rows = {cells[1].strip(): cells for line in lines if len(cells := line.split("|")) > 4}
+    assert len({len(cells) for cells in rows.values()}) == 1
+    assert rows["loss=mse"][-3].strip() == "higher"
+    assert set(said.index) < set(rows)
 
 
 # Real runs

@@ -82,28 +82,45 @@ def honest_words(ablation: Ablation) -> list[str]:
     return lines
 
 
+def markdown(ablation: Ablation) -> str:
+    """Return the printed comparisons as a Markdown table, with the words below it."""
+    header, rows = _rows(ablation)
+    lines = [header, ["---"] * len(header), *(cells for cells, _ in rows)]
+    table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    words = "\n".join(f"- {line}" for line in honest_words(ablation))
+    return f"{_title(ablation)}.\n\n{table}\n\n{words}\n"
+
+
 def _table(ablation: Ablation) -> Table:
-    table = ablation.table[ablation.table["reference"] == BASELINE]
-    metrics = {PRIMARY: "pass@1"} | {
-        f"eval/{ablation.place}/{cell}": cell.replace("_", " ") for cell in _SHOWN
-    }
-    present = {key: word for key, word in metrics.items() if (table["metric"] == key).any()}
-    place = f", geometry at {ablation.place}" if ablation.place else ""
-    shown = Table(
-        Column("arm", no_wrap=True), Column(present.pop(PRIMARY), no_wrap=True), "p (Holm)",
-        *present.values(), "accuracy", "geometry", title_justify="left",
-        title=f"{ablation.path}: difference to weight 0{place} (*: interval excludes 0)",
-    )  # fmt: skip
-    rows = {(row["metric"], row["arm"]): row for row in table.to_dict("records")}
-    for said in readings(ablation).to_dict("records"):
-        arm = said["arm"]
-        main = rows[PRIMARY, arm]
-        shown.add_row(
-            arm, _with_interval(main), _p(main["p_holm"]),
-            *(_starred(rows[metric, arm]) for metric in present), said["accuracy"],
-            said["geometry"], style="bright_black" if main["negative_control"] else None,
-        )  # fmt: skip
+    header, rows = _rows(ablation)
+    columns = [Column(name, no_wrap=number < 2) for number, name in enumerate(header)]
+    shown = Table(*columns, title_justify="left", title=f"{ablation.path}: {_title(ablation)}")
+    for cells, control in rows:
+        shown.add_row(*cells, style="bright_black" if control else None)
     return shown
+
+
+def _title(ablation: Ablation) -> str:
+    place = f", geometry at {ablation.place}" if ablation.place else ""
+    return f"difference to weight 0{place} (*: interval excludes 0)"
+
+
+def _rows(ablation: Ablation) -> tuple[list[str], list[tuple[list[str], bool]]]:
+    """Return the header, and each arm's cells with whether it is a negative control."""
+    table = ablation.table[ablation.table["reference"] == BASELINE]
+    metrics = {f"eval/{ablation.place}/{cell}": cell.replace("_", " ") for cell in _SHOWN}
+    present = {key: word for key, word in metrics.items() if (table["metric"] == key).any()}
+    rows = {(row["metric"], row["arm"]): row for row in table.to_dict("records")}
+    found = []
+    for said in readings(ablation).to_dict("records"):
+        main = rows[PRIMARY, said["arm"]]
+        cells = [
+            said["arm"], _with_interval(main), _p(main["p_holm"]),
+            *(_starred(rows[metric, said["arm"]]) for metric in present),
+            said["accuracy"], said["geometry"],
+        ]  # fmt: skip
+        found.append((cells, bool(main["negative_control"])))
+    return ["arm", "pass@1", "p (Holm)", *present.values(), "accuracy", "geometry"], found
 
 
 def _with_interval(row: dict) -> str:

@@ -1,8 +1,8 @@
 """`geomrl ablate`: train every arm with every seed, and compare them with alignment weight 0.
 
 RUN/arms/ARM/seed-0 is a training run, RUN/scales.json holds the measured gradient norms,
-RUN/results.parquet what each run ended with, RUN/ablation.parquet (and .csv) the comparisons, and
-RUN/figures the paper's four pictures.
+RUN/results.parquet what each run ended with, RUN/ablation.parquet (and .csv, .md) the comparisons,
+and RUN/figures the paper's four pictures.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import pandas as pd
 from geomrl.ablate.findings import Ablation, write_ablation
 from geomrl.ablate.grid import DEFAULT, Grid, Plan, load_grid, plan_arms
 from geomrl.ablate.jobs import Job, run_jobs
-from geomrl.ablate.report import print_ablation
+from geomrl.ablate.report import markdown, print_ablation
 from geomrl.ablate.table import PRIMARY, compare, final_metrics, headline_place
 from geomrl.errors import GeomrlError
-from geomrl.files import read_json, write_json
+from geomrl.files import atomic_path, read_json, write_json
 from geomrl.manifest import record_step
 from geomrl.progress import progress_bar
 from geomrl.train.config import TrainConfig, override
@@ -79,6 +79,8 @@ def ablate(
         _raise_if_failed(failed, len(planned), out)
     ablation = _findings(out, plan, results, scales)
     write_ablation(ablation)
+    with atomic_path(out / "ablation.md") as temporary:
+        temporary.write_text(markdown(ablation))
     from geomrl.viz.ablation import draw_ablation
 
     draw_ablation(ablation)
