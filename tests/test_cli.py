@@ -12,7 +12,7 @@ from geomrl.cli import app
 
 COMMANDS = [
     *("rollout", "probe", "figures", "quickstart", "doctor"),
-    *("train", "export", "ablate", "reasoner"),
+    *("train", "export", "ablate", "reasoner", "report"),
 ]
 
 

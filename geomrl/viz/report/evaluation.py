@@ -88,9 +88,9 @@ def _forest(table: pd.DataFrame | None) -> Iterator[Chart]:
     rows = _named(table)
     models = list(dict.fromkeys(rows["model"].astype(str)))
     looks = {model: look(i, model) for i, model in enumerate(models)}
-    for (kind, k), part in rows.groupby(["kind", "k"], sort=False, dropna=False):
+    named = rows["kind"] + rows["k"].map(lambda k: "" if pd.isna(k) else f"@{int(k)}")
+    for name, part in rows.groupby(named, sort=False):
         places = list(dict.fromkeys(part["benchmark"].astype(str)))[::-1]
-        name = kind if pd.isna(k) else f"{kind}@{int(k)}"
         yield place_chart(
             part, place="benchmark", series="model", looks=looks, places=places, line=False,
             flip=True, zero=True, title=f"Paired difference in {name}", unit="Difference",

@@ -209,11 +209,12 @@ def _overview(views: Sequence[RunView]) -> Table:
     ]
     names = ["run", "figure", "finding", "value", "low", "high", "floor", "floor_low", "floor_high"]
     frame = pd.DataFrame(rows, columns=[*names, "rests"])
+    words = (frame["finding"] != "").any()
     columns = (
-        Column("run", "run"), Column("figure", "figure"), Column("finding", "finding"),
+        Column("figure", "figure"), *((Column("finding", "finding"),) if words else ()),
         Column("value", "value (95 %)", "interval"),
         Column("floor", "its floor", "interval", "floor_low", "floor_high"),
-        Column("rests", "rests on"),
+        Column("run", "run"), Column("rests", "rests on"),
     )  # fmt: skip
     return Table("Headline figures", frame, columns)
 

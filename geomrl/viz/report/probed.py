@@ -139,12 +139,12 @@ def _profile(
     words = [anchor_label(p) for p in places] if by == "anchor" else places
     where = anchor_label(at) if by == "layer" else layer_words(at)
     along = "layer" if by == "layer" else "position"
-    what = "Contrasts, " if zero else ""
+    what = f"Contrasts, {space} cosine" if zero else f"{SPACES[space]} cosine"
     yield place_chart(
         frame.assign(n=counted(frame["n_problems"], "problem")),
         place=by, series="cell", looks={cell: cell_words(cell) for cell in cells}, places=places,
         labels=words, apart="final" if by == "layer" else None, zero=zero,
-        line=not zero, title=f"{what}{SPACES[space].lower()} cosine by {along}: {where}",
+        line=not zero, title=f"{what} by {along}: {where}",
         axis="Layer" if by == "layer" else "", unit="Difference" if zero else "Cosine",
         note=f"{source}; bars are 95 % intervals by problem, pointwise.", wide=by == "anchor",
     )  # fmt: skip

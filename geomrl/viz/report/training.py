@@ -183,7 +183,7 @@ def _arms_table(ablation: Ablation) -> Table:
     table = ablation.table
     means = table.drop_duplicates(["metric", "arm"]).set_index(["metric", "arm"])["value"]
     floors = [
-        means.get((floor_of(str(metric)) or "", arm))
+        float(means.get((floor_of(str(metric)) or "", arm), float("nan")))
         for metric, arm in zip(table["metric"], table["arm"], strict=True)
     ]
     columns = (

@@ -31,7 +31,7 @@ function cellText(column, i) {
 function fillCell(cell, column, i) {
   cell.textContent = cellText(column, i);
   if (column.kind !== "text") cell.className = "n";
-  else if (column.values[i].length > 40) cell.className = "long";
+  else if (column.values[i].length > 22) cell.className = "long";
   if (column.kind === "interval" && column.values[i] !== null && column.low[i] !== null) {
     const small = document.createElement("small");
     small.textContent = ` (${formatNumber(column.low[i])}, ${formatNumber(column.high[i])})`;
