@@ -58,9 +58,12 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[Fact]:
                     number = _cell(cells, cell, space)
                     if number is not None and number.value is not None:
                         n = cells[cell]["n_problems"]
-                        words = f"{CELL_WORDS[cell]}, {space} cosine"
                         rests = f"{where} · {name} · n = {n} problems, seed {seed}"
-                        yield Fact(words, number, rests, floor or Number(None))
+                        if "-" in cell:  # a difference has no floor
+                            yield Fact(f"{CELL_WORDS[cell]}, {space}", number, rests)
+                        else:
+                            words = f"{CELL_WORDS[cell]}, {space} cosine"
+                            yield Fact(words, number, rests, floor or Number(None))
 
 
 def _cell(cells: Mapping[str, Any], cell: str, space: str) -> Number | None:

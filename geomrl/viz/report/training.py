@@ -20,6 +20,7 @@ from geomrl.viz.report.views import Chart, Column, Fact, Number, Series, Table, 
 from geomrl.viz.tables import anchor_label
 from geomrl.viz.training import training_layouts
 
+_HELD_OUT = ("held out", "bands")  # notes of a layout that are of its held-out panels alone
 _ENDS = ("_low", "_high")
 _FOLLOWED = ("CC", "CC_centred")
 _FACTORS = ("loss", "anchor", "layer", "weight")
@@ -99,9 +100,11 @@ def _curves(metrics: pd.DataFrame, panels: list[Panel], notes: list[str]) -> Ite
                 )
             )  # fmt: skip
         if series:
+            evaluated = any(curve.metric.startswith("eval/") for curve in panel.curves)
+            kept = [n for n in notes if evaluated or not n.startswith(_HELD_OUT)]
             yield Chart(
                 panel.title, tuple(series), "Training step", panel.unit,
-                note="; ".join(notes), logarithmic=panel.logarithmic,
+                note="; ".join(kept), logarithmic=panel.logarithmic,
             )  # fmt: skip
 
 

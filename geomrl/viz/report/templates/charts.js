@@ -65,7 +65,9 @@ function nameTicks(axis, chart, flip, width) {
 function drawSeries(p, chart, one) {
   const data = { at: holes(one.at), value: holes(one.value), low: holes(one.low), high: holes(one.high), text: one.text };
   if (one.refs) data.ref = one.refs;
+  // Points have a source of their own: a line vanishes while a point of its source is pointed at.
   const source = new Bokeh.ColumnDataSource({ data });
+  const pointed = new Bokeh.ColumnDataSource({ data });
   const field = (name) => ({ field: name });
   const [x, y] = chart.flip ? [field("value"), field("at")] : [field("at"), field("value")];
   const marker = MARKERS[one.marker] || "circle";
@@ -83,11 +85,13 @@ function drawSeries(p, chart, one) {
   let points = null;
   if (!one.line || one.at.length <= 60) {
     const size = one.refs ? (COARSE ? 9 : 7) : 7.5;
-    points = p.scatter(x, y, { source, marker, size, fill_alpha: one.refs ? 0.55 : 1,
-      line_alpha: one.refs ? 0.8 : 1, line_width: OUTLINE.has(marker) ? 2 : 1 });
+    points = p.scatter(x, y, { source: pointed, marker, size, fill_alpha: one.refs ? 0.55 : 1,
+      line_alpha: one.refs ? 0.8 : 1, line_width: OUTLINE.has(marker) ? 2 : 1,
+      nonselection_alpha: one.refs ? 0.3 : 1 });
     glyphs.push([points, "point"]);
   }
-  return { source, glyphs, hover: points || glyphs[glyphs.length - 1][0], colour: one.colour };
+  const hover = points || glyphs[glyphs.length - 1][0];
+  return { source: hover.data_source, glyphs, hover, colour: one.colour };
 }
 
 function paint(figure) {
@@ -158,20 +162,29 @@ function drawChart(element, chart, openRollout) {
     p.add_layout(zero);
   }
   const series = chart.series.map((one) => drawSeries(p, chart, one));
-  p.add_tools(new Bokeh.HoverTool({ renderers: series.map((one) => one.hover), tooltips: [["", "@text"]],
-    point_policy: "snap_to_data", line_policy: "nearest" }));
-  const linked = series.filter((one) => one.source.data.ref);
-  if (linked.length) {
-    p.add_tools(new Bokeh.TapTool({ renderers: linked.map((one) => one.hover) }));
-    for (const one of linked) {
-      one.source.selected.change.connect(() => {
-        const [first] = one.source.selected.indices;
-        if (first !== undefined) openRollout(one.source.data.ref[first]);
-      });
-    }
+  const renderers = series.map((one) => one.hover);
+  // On narrow screens a tooltip has no room: what is pointed at or tapped is read out below the names.
+  const narrow = host.clientWidth < 480;
+  p.add_tools(new Bokeh.HoverTool({ renderers, tooltips: narrow ? null : [["", "@text"]],
+    point_policy: "snap_to_data", line_policy: "nearest", limit: 4 }));
+  const readout = element.querySelector(".readout");
+  const linked = series.some((one) => one.source.data.ref);
+  if (narrow || linked) p.add_tools(new Bokeh.TapTool({ renderers }));
+  for (const one of series) {
+    const read = (indices) => {
+      if (narrow && indices.length) readout.textContent = one.source.data.text[indices[0]];
+    };
+    one.source.inspect.connect(() => read(one.source.inspected.indices));
+    one.source.selected.change.connect(() => {
+      const { indices } = one.source.selected;
+      read(indices);
+      if (linked && indices.length) openRollout(one.source.data.ref[indices[0]]);
+    });
   }
   const figure = { plot: p, series, zero };
-  addLegend(element.querySelector(".legend"), chart, series);
+  const legend = element.querySelector(".legend");
+  addLegend(legend, chart, series);
+  legend.hidden = series.length === 1 && chart.series[0].label === chart.title;
   paint(figure);
   figures.push(figure);
   Bokeh.Plotting.show(p, host);
