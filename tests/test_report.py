@@ -312,6 +312,18 @@ def test_a_cap_takes_whole_problems_and_says_so(run, tmp_path):
     assert choose(run.rollouts, 4, 0, "x")["problem_id"].nunique() == 1
 
 
+def test_rollouts_without_token_ids(run, tmp_path):
+    """As `geomrl eval` keeps those of other tools: their text is shown, and why no anchor is."""
+    folder = tmp_path / "foreign"
+    table = run.rollouts.assign(response_ids=None, prompt_ids=None)
+    write_rollouts(folder / "rollouts.parquet", table)
+    write_json(folder / "manifest.json", run.manifest)
+    source = Page(write_report(folder, tmp_path / "r.html")).data["runs"][0]["rollouts"][0]
+    assert "without token ids" in source["note"]
+    assert {kind for row in source["rows"] for _, kind in row["pieces"]} == {"", "marker", "answer"}
+    assert {row["tokens"] for row in source["rows"]} == {None}
+
+
 def test_places_that_are_not_stored_are_refused(run, tmp_path):
     for name, value in (("layer", "7"), ("anchor", "think_end"), ("encoder", "nobody")):
         with pytest.raises(GeomrlError, match=value):
@@ -394,10 +406,11 @@ def test_an_evaluation(tmp_path):
     assert parsed.column("Differences", "p (Holm)")["values"] == [0.02] * 4
     assert "b" not in {tag for tag, _ in parsed.tags}
     assert "pass@1, &lt;b&gt;rl&lt;/b&gt; − base, average" in parsed.html
-    titles = [chart["title"] for chart in parsed.data["runs"][0]["charts"]]
-    assert titles == [
+    charts = parsed.data["runs"][0]["charts"]
+    assert charts[2]["ticks"][::-1][:2] == ["aime24, pass@1", "aime24, pass@8"]
+    assert [chart["title"] for chart in charts] == [
         *("pass@k, aime24", "pass@k, average"),
-        *("Paired difference in pass@1", "Paired difference in pass@8"),
+        "Paired differences in pass@k",
     ]
 
 

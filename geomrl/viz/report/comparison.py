@@ -69,7 +69,7 @@ def _facts(record: Mapping[str, Any], entries: list[Mapping[str, Any]]) -> Itera
             if test.get("shown") or test["test"] == "pass@1":
                 p = "–" if test.get("p_holm") is None else f"{test['p_holm']:.3f}"
                 yield Fact(
-                    f"{test['test']}, {_name(entry)}", Number.of(test),
+                    f"Change in {test['test']}, {_name(entry)}", Number.of(test),
                     f"n = {test['n_problems']} problems, seed {record.get('seed')}; Holm's p {p}",
                 )  # fmt: skip
 

@@ -82,18 +82,19 @@ def _curves(table: pd.DataFrame) -> Iterator[Chart]:
 
 
 def _forest(table: pd.DataFrame | None) -> Iterator[Chart]:
-    """Yield paired differences by benchmark, a chart a measure."""
+    """Yield paired differences by benchmark and k, a chart a kind of measure."""
     if table is None:
         return
     rows = _named(table)
     models = list(dict.fromkeys(rows["model"].astype(str)))
     looks = {model: look(i, model) for i, model in enumerate(models)}
-    named = rows["kind"] + rows["k"].map(lambda k: "" if pd.isna(k) else f"@{int(k)}")
-    for name, part in rows.groupby(named, sort=False):
-        places = list(dict.fromkeys(part["benchmark"].astype(str)))[::-1]
+    ks = rows["k"].map(lambda k: "" if pd.isna(k) else f"@{int(k)}")
+    rows = rows.assign(place=rows["benchmark"].astype(str) + ", " + rows["kind"] + ks)
+    for kind, part in rows.groupby("kind", sort=False):
         yield place_chart(
-            part, place="benchmark", series="model", looks=looks, places=places, line=False,
-            flip=True, zero=True, title=f"Paired difference in {name}", unit="Difference",
+            part, place="place", series="model", looks=looks, line=False, flip=True, zero=True,
+            places=list(dict.fromkeys(part["place"]))[::-1], unit="Difference",
+            title=f"Paired differences in {kind}@k",
             note="Paired by problem; 95 % intervals, pointwise; Holm's p in the table.",
         )  # fmt: skip
 

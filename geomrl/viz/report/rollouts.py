@@ -177,6 +177,8 @@ def browser(
     anchor = found.anchor if found else settings.anchor or ANCHOR
     marker = parse_marker(source.marker)
     highlighter, lacking = make_highlighter(marker, anchor, source.tokenizer, source.vocabulary)
+    if lacking is None and shown["response_ids"].isna().all():
+        lacking = "the rollouts came without token ids"
     near = None
     if found is not None:
         near = find_neighbours(
@@ -187,10 +189,10 @@ def browser(
         {
             **_labels(row),
             "pieces": highlighter.pieces(
-                row["response"], row["response_ids"], _text(row["answer"]) or None,
+                row["response"], _ids(row), _text(row["answer"]) or None,
                 settings.max_chars,
             ),
-            "tokens": len(row["response_ids"]),
+            "tokens": len(_ids(row)) or None,
             "finish": _text(row["finish_reason"]),
             "reason": _text(row["verdict_reason"]),
         }
@@ -222,6 +224,11 @@ def _labels(row: dict[Any, Any]) -> dict[str, Any]:
     kept = ("benchmark", "problem_id", "verdict", "answer", "gold")
     found: dict[str, Any] = {key: _text(row[key]) for key in kept}
     return found | {"id": row["rollout_id"], "sample": int(row["sample"])}
+
+
+def _ids(row: dict[Any, Any]) -> list[int]:
+    """Return a response's token ids; none where another tool gave its text alone."""
+    return [] if row["response_ids"] is None else list(row["response_ids"])
 
 
 def _text(value: Any) -> str:

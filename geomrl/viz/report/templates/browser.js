@@ -165,7 +165,7 @@ class Browser {
     };
     add("answer", row.answer);
     add("gold", row.gold);
-    add("tokens", String(row.tokens));
+    add("tokens", row.tokens === null ? "" : String(row.tokens));
     add("ended by", row.finish);
     add("because", row.verdict === "correct" ? "" : row.reason);
     return line;

@@ -164,7 +164,7 @@ function drawChart(element, chart, openRollout) {
   const series = chart.series.map((one) => drawSeries(p, chart, one));
   const renderers = series.map((one) => one.hover);
   // On narrow screens a tooltip has no room: what is pointed at or tapped is read out below the names.
-  const narrow = host.clientWidth < 480;
+  const narrow = window.innerWidth < 760;
   p.add_tools(new Bokeh.HoverTool({ renderers, tooltips: narrow ? null : [["", "@text"]],
     point_policy: "snap_to_data", line_policy: "nearest", limit: 4 }));
   const readout = element.querySelector(".readout");
