@@ -168,16 +168,10 @@ def test_every_cosine_has_its_floor(parsed):
         assert len(floor) == 1, key
         assert (part["its floor"] == floor.iloc[0]).all()
     assert rows.loc[rows["cell"].str.contains("-"), "its floor"].isna().all()
-    facts = collect_facts(parsed)
-    assert facts
-    assert all("floor" in fact for fact in facts if "cosine" in fact)
-
-
-def collect_facts(parsed):
-    found = re.findall(
-        r'<div class="fact.*?(?=<div class="fact|</details>|<details)', parsed.html, re.S
-    )
-    return found
+    facts = parsed.html.split('<div class="fact">')[1:]
+    cosines = [fact for fact in facts if re.match(r'\s*<div class="label">[^<]*cosine<', fact)]
+    assert len(cosines) == 4  # CC, raw and centred, before the marker and at its end
+    assert all('class="floor">floor' in fact for fact in cosines)
 
 
 def test_charts_show_the_tables_numbers(run, parsed):
