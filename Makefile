@@ -8,7 +8,7 @@ VLLM_VENV := .venv-vllm
 $(VENV)/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[umap,hub,train,dev]'
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[umap,hub,report,train,dev]'
 	touch $@
 
 # vLLM's CPU build beside geomrl, about 3.5 GB. It wants torch's CPU build: where pip does not find one,

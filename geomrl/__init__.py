@@ -32,6 +32,8 @@ if TYPE_CHECKING:
         replace_anchor,
     )
     from geomrl.viz.figures import draw_figures
+    from geomrl.viz.report.page import write_report
+    from geomrl.viz.report.rollouts import ReportSettings
 
 __version__ = "0.1.0"
 
@@ -53,6 +55,8 @@ _HOMES = {
     "probe_states": "geomrl.steps",
     "replace_anchor": "geomrl.steps",
     "draw_figures": "geomrl.viz.figures",
+    "write_report": "geomrl.viz.report.page",
+    "ReportSettings": "geomrl.viz.report.rollouts",
 }
 
 __all__ = [
@@ -61,6 +65,7 @@ __all__ = [
     "GeomrlError",
     "ImportConfig",
     "ModelOptions",
+    "ReportSettings",
     "RolloutConfig",
     "Run",
     "Sampling",
@@ -73,6 +78,7 @@ __all__ = [
     "preset",
     "probe_states",
     "replace_anchor",
+    "write_report",
 ]
 
 

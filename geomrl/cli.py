@@ -37,6 +37,7 @@ from geomrl.cli_options import (
     pairs,
     say,
 )
+from geomrl.cli_report import report_app
 from geomrl.cli_train import train_app
 from geomrl.errors import GeomrlError
 
@@ -52,6 +53,7 @@ app = typer.Typer(
     help="See and steer what RL from verifiable rewards does to a model's representations.",
 )
 reasoner_app = typer.Typer(no_args_is_help=True, help="The bundled tiny reasoner.")
+app.add_typer(report_app)
 app.add_typer(train_app)  # no name: its commands stand beside the others
 app.add_typer(eval_app)
 app.add_typer(reasoner_app, name="reasoner")

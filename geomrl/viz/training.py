@@ -75,7 +75,7 @@ def training_pictures(run: Path) -> dict[str, Picture | None]:
     metrics = read_metrics(run)
     source = _source(run)
     found: dict[str, Picture | None] = {}
-    for name, (panels, notes) in _layouts(metrics).items():
+    for name, (panels, notes) in training_layouts(metrics).items():
         frame = curve_frame(metrics, panels)
         drawn = None if frame.empty else draw_curves(frame, panels, source, *notes, name=name)
         found[name] = drawn
@@ -92,7 +92,7 @@ def _source(run: Path) -> theme.Source:
     return theme.Source(config.model.name, config.model.name, config.seed)
 
 
-def _layouts(metrics: pd.DataFrame) -> dict[str, tuple[list[Panel], list[str]]]:
+def training_layouts(metrics: pd.DataFrame) -> dict[str, tuple[list[Panel], list[str]]]:
     """Return each picture's panels and notes."""
     heldout = _heldout_note(metrics)
     pictures: dict[str, tuple[list[Panel], list[str]]] = {

@@ -1,0 +1,115 @@
+"""Read whatever a folder holds of geomrl's, for the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geomrl.ablate.findings import TABLE as ABLATION
+from geomrl.ablate.findings import Ablation, read_ablation
+from geomrl.errors import GeomrlError
+from geomrl.files import read_json, read_parquet
+from geomrl.manifest import read_manifest
+from geomrl.train.metrics_log import FILE as METRICS
+from geomrl.train.metrics_log import read_metrics
+
+KINDS = ("probed run", "rollouts", "training", "ablation", "evaluation", "comparison")
+
+
+@dataclass(frozen=True)
+class Collected:
+    """The tables of one folder; None where it has no such table.
+
+    Attributes:
+        path: the folder.
+        kinds: what it holds, of `KINDS`.
+        manifest: every step's settings, commands and versions.
+        config: a training's resolved configuration, as YAML text.
+        summary: `summary.json`, of whatever kind wrote it.
+        rollouts: whether the folder itself is a run with a rollout table.
+        similarity: the tidy similarity table, of one encoder where one was asked for.
+        replacement: what replacing anchor states did.
+        metrics: a training's log, one row a step.
+        ablation: an ablation's findings.
+        accuracy: an evaluation's table (eval.parquet).
+        differences: its paired differences.
+        comparison: a comparison's table.
+        verdict: a comparison's verdict.json.
+    """
+
+    path: Path
+    kinds: tuple[str, ...]
+    manifest: dict[str, Any]
+    config: str | None = None
+    summary: dict[str, Any] | None = None
+    rollouts: bool = False
+    similarity: pd.DataFrame | None = None
+    replacement: pd.DataFrame | None = None
+    metrics: pd.DataFrame | None = None
+    ablation: Ablation | None = None
+    accuracy: pd.DataFrame | None = None
+    differences: pd.DataFrame | None = None
+    comparison: pd.DataFrame | None = None
+    verdict: dict[str, Any] | None = None
+
+
+def collect(path: Path | str, encoder: str | None = None) -> Collected:
+    """Read a folder's tables.
+
+    Args:
+        path: a run directory, a training, an ablation, an evaluation or a comparison.
+        encoder: whose similarities, where the run holds those of several.
+
+    Raises:
+        GeomrlError: the folder holds none of these, or a table in it is torn.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise GeomrlError(f"{path}: no such folder; name run directories")
+    config = path / "config.yaml"
+    similarity = _table(path / "similarity.parquet")
+    if similarity is not None and encoder is not None:
+        similarity = similarity[similarity["encoder"] == encoder].reset_index(drop=True)
+    found = Collected(
+        path,
+        _kinds(path),
+        read_manifest(path),
+        config.read_text() if config.exists() else None,
+        read_json(path / "summary.json") if (path / "summary.json").exists() else None,
+        (path / "rollouts.parquet").exists(),
+        similarity,
+        _table(path / "replacement.parquet"),
+        read_metrics(path) if (path / METRICS).exists() else None,
+        read_ablation(path) if (path / ABLATION).exists() else None,
+        _table(path / "eval.parquet"),
+        _table(path / "differences.parquet"),
+        _table(path / "comparison.parquet"),
+        read_json(path / "verdict.json") if (path / "verdict.json").exists() else None,
+    )
+    if not found.kinds:
+        raise GeomrlError(
+            f"{path}: holds nothing that a report can show (no rollouts, similarities, metrics, "
+            "ablation, evaluation or comparison); name a folder that geomrl wrote"
+        )
+    return found
+
+
+def _kinds(path: Path) -> tuple[str, ...]:
+    signs = {
+        "probed run": "similarity.parquet",
+        "training": METRICS,
+        "ablation": ABLATION,
+        "evaluation": "eval.parquet",
+        "comparison": "comparison.parquet",
+    }
+    found = [kind for kind, file in signs.items() if (path / file).exists()]
+    if not found and (path / "rollouts.parquet").exists():
+        found = ["rollouts"]
+    return tuple(found)
+
+
+def _table(path: Path) -> pd.DataFrame | None:
+    return read_parquet(path) if path.exists() else None

@@ -1,0 +1,175 @@
+"""A comparison of models before and after RL in the report: verdict, evidence, profiles."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+import pandas as pd
+
+from geomrl.viz.report.charts import counted, look, place_chart
+from geomrl.viz.report.collect import Collected
+from geomrl.viz.report.views import Chart, Column, Fact, Number, Table, View, with_floor
+from geomrl.viz.tables import anchor_label, ordered
+from geomrl.viz.theme import SPACES, Look
+
+_AT = ("measure", "policy", "encoder", "layer", "anchor", "space")
+_ROLES = ("base", "rl")
+_PAIRED_LOOKS = (("#56B4E9", "o"), ("#0072B2", "s"), ("#B5B5B5", "X"), ("#7A7A7A", "D"))
+_FIRST = ("before_marker", "marker_end")
+_MEASURES = {
+    "cka": "Debiased CKA", "procrustes": "Procrustes, held out", "rsa": "RSA",
+    "mutual_knn": "Mutual nearest neighbours", "effective_rank": "Effective rank",
+    "two_nn": "TwoNN dimension", "auroc": "Linear probe AUROC", "alignment": "Change of centred cosine",
+}  # fmt: skip
+"""Measures drawn by layer besides the cosines; all others stand in the table."""
+
+
+def comparison_view(run: Collected) -> View:
+    """Return what a comparison's table and verdict have to show."""
+    assert run.comparison is not None
+    record = run.verdict or {}
+    entries = _entries(record)
+    tests = _tests_table(entries)
+    notes = [
+        f"{_name(entry)}: {remark}" for entry in entries for remark in entry.get("remarks", [])
+    ]
+    charts = [
+        chart
+        for name, part in _checkpoints(run.comparison)
+        for chart in [*_cosines(part, name), *_measures(part, name)]
+    ]
+    tables = [*([] if tests is None else [tests]), _table(run.comparison)]
+    return View(tuple(_facts(record, entries)), tuple(charts), tuple(tables), tuple(notes))
+
+
+def _entries(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the verdict file's checkpoints; one without a list of them is its own entry."""
+    return list(record.get("checkpoints") or ([record] if "verdict" in record else []))
+
+
+def _name(entry: Mapping[str, Any]) -> str:
+    return str(entry.get("checkpoint") or entry.get("model") or "RL model")
+
+
+def _facts(record: Mapping[str, Any], entries: list[Mapping[str, Any]]) -> Iterator[Fact]:
+    """Yield each checkpoint's verdict, and the tests that it rests on."""
+    known = [f"n = {record['n_problems']} problems" if "n_problems" in record else ""]
+    known += [f"{record['n_samples']} samples each" if "n_samples" in record else ""]
+    known += [f"seed {record['seed']}" if "seed" in record else ""]
+    place = record.get("place")
+    known += [f"{anchor_label(place['anchor'])}, layer {place['layer']}" if place else ""]
+    rests = ", ".join(word for word in known if word)
+    for entry in entries:
+        made_of = ", ".join(entry.get("components", []))
+        words = f"of {made_of}; {rests}" if made_of and made_of != entry["verdict"] else rests
+        yield Fact(f"Verdict on {_name(entry)}", Number(None), words, text=str(entry["verdict"]))
+        for test in entry.get("tests", []):
+            if test.get("shown") or test["test"] == "pass@1":
+                p = "–" if test.get("p_holm") is None else f"{test['p_holm']:.3f}"
+                yield Fact(
+                    f"Change in {test['test']}, {_name(entry)}", Number.of(test),
+                    f"n = {test['n_problems']} problems, seed {record.get('seed')}; Holm's p {p}",
+                )  # fmt: skip
+
+
+def _tests_table(entries: list[Mapping[str, Any]]) -> Table | None:
+    rows = [
+        {"checkpoint": _name(entry), **test} for entry in entries for test in entry.get("tests", [])
+    ]
+    if not rows:
+        return None
+    columns = (
+        Column("checkpoint", "checkpoint"), Column("test", "test"), Column("component", "shows"),
+        Column("value", "value (95 %)", "interval"), Column("p_holm", "p (Holm)", "p"),
+        Column("margin", "margin", "number"), Column("detectable", "detectable", "number"),
+        Column("shown", "shown"), Column("n_problems", "problems", "count"),
+    )  # fmt: skip
+    note = (
+        "A component is named where its test rejects “no change” after Holm's correction and its "
+        "estimate reaches the margin. “Detectable”: the smallest true effect that would be found."
+    )
+    return Table("Evidence", pd.DataFrame(rows), columns, note)
+
+
+def _checkpoints(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    if "checkpoint" not in table:
+        yield "", table
+        return
+    for name, part in table.groupby("checkpoint", sort=False):
+        yield str(name), part
+
+
+def _keys(table: pd.DataFrame) -> list[str]:
+    return [*(["checkpoint"] if "checkpoint" in table else []), *_AT]
+
+
+def _table(table: pd.DataFrame) -> Table:
+    """Return the whole table, each cosine beside its floor."""
+    frame = with_floor(table, _keys(table))
+    columns = (
+        *(Column(key, key) for key in _keys(table)[:-1]),
+        Column("cell", "cell"), Column("space", "space"),
+        Column("value", "value (95 %)", "interval"),
+        Column("floor", "its floor", "interval", "floor_low", "floor_high"),
+        Column("p", "p", "p"), Column("n_problems", "problems", "count"),
+        Column("seed", "seed", "count"),
+    )  # fmt: skip
+    note = "“rl-base” marks a difference, or a comparison of the two models."
+    return Table("Comparison", frame, columns, note)
+
+
+def _anchors(table: pd.DataFrame) -> list[str]:
+    known = ordered([a for a in table["anchor"].astype(str) if a], "anchor")
+    return [a for a in _FIRST if a in known] or known[:1]
+
+
+def _cosines(table: pd.DataFrame, name: str) -> Iterator[Chart]:
+    """Yield both encoders' CC and floor by layer, on each policy's rollouts."""
+    rows = table[
+        (table["measure"] == "cosine")
+        & table["cell"].isin(["CC", "floor"])
+        & table["encoder"].isin(_ROLES)
+        & table["policy"].isin(_ROLES)
+        & table["space"].isin(["raw", "centred"])
+    ]
+    looks = {
+        f"{cell} · {encoder} encoder": Look(colour, marker, f"{cell}, {encoder} encoder")
+        for (cell, encoder), (colour, marker) in zip(
+            product(["CC", "floor"], _ROLES), _PAIRED_LOOKS, strict=True
+        )
+    }
+    rows = rows.assign(
+        series=rows["cell"].astype(str) + " · " + rows["encoder"].astype(str) + " encoder",
+        n=counted(rows["n_problems"], "problem"),
+    )
+    for anchor in _anchors(rows):
+        here = rows[rows["anchor"] == anchor]
+        for key, part in here.groupby(["policy", "space"], sort=False):
+            policy, space = map(str, key)
+            yield place_chart(
+                part, place="layer", series="series", axis="Layer", unit=f"{SPACES[space]} cosine",
+                looks=looks, apart="final", places=ordered(part["layer"].tolist(), "layer"),
+                title=f"{SPACES[space]} cosine of {policy} rollouts: {anchor_label(anchor)}",
+                note=f"{name or 'RL model'}; 95 % intervals by problem, pointwise.",
+            )  # fmt: skip
+
+
+def _measures(table: pd.DataFrame, name: str) -> Iterator[Chart]:
+    """Yield the other measures by layer, a line a policy, encoder, cell and space."""
+    for measure, title in _MEASURES.items():
+        rows = table[(table["measure"] == measure) & (table["layer"].astype(str) != "")]
+        for anchor in _anchors(rows):
+            part = rows[rows["anchor"] == anchor]
+            columns = [part[c].astype(str) for c in ("policy", "encoder", "cell", "space")]
+            words = [" · ".join(w for w in four if w) for four in zip(*columns, strict=True)]
+            part = part.assign(series=words, n=counted(part["n_problems"], "problem"))
+            names = list(dict.fromkeys(words))
+            yield place_chart(
+                part, place="layer", series="series", axis="Layer", unit=title,
+                looks={each: look(i, each) for i, each in enumerate(names)}, apart="final",
+                places=ordered(part["layer"].tolist(), "layer"), zero=measure == "alignment",
+                title=f"{title}: {anchor_label(anchor)}",
+                note=f"{name or 'RL model'}; 95 % intervals by problem, pointwise.",
+            )  # fmt: skip
