@@ -15,11 +15,7 @@ from geomrl.cli import app
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 COMMANDS = [
     *("rollout", "probe", "figures", "quickstart", "doctor"),
-<<<<<<< HEAD
-    *("train", "export", "ablate", "eval", "reasoner"),
-=======
-    *("train", "export", "ablate", "reasoner", "report"),
->>>>>>> report
+    *("train", "export", "ablate", "eval", "reasoner", "report"),
 ]
 
 
