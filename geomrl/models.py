@@ -14,7 +14,7 @@ from transformers.utils import cached_file
 
 from geomrl.errors import GeomrlError
 from geomrl.files import file_hash, text_hash
-from geomrl.reasoner import checkpoint_path
+from geomrl.model_names import resolve_model
 
 SMALL = 5_000_000  # weights
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -53,11 +53,6 @@ def short_name(name: str) -> str:
     return "".join(c if c.isalnum() or c in "._-" else "-" for c in stem)
 
 
-def resolve_model(name: str) -> str:
-    """Return where `name` lies: "reasoner" is the bundled checkpoint, the rest stays as it is."""
-    return str(checkpoint_path()) if name == "reasoner" else name
-
-
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     """Load the tokenizer of a hub id or folder.
 
@@ -92,7 +87,7 @@ def load_model(
     """Load a causal language model for inference.
 
     Args:
-        name: a hub id, a folder, or "reasoner" for the bundled checkpoint.
+        name: a hub id, a folder, "reasoner", or a training run or a step of it (`model_names`).
         device: "auto" (the first GPU, else the CPU), "cpu", "cuda:1", ...
         dtype: "auto" (the checkpoint's own on a GPU, float32 on a CPU), or a key of `DTYPES`.
         trust_remote_code: run modelling code that the checkpoint brings along.
