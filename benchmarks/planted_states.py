@@ -113,7 +113,7 @@ def encode(
     if change == "collapse: problems":  # problems move towards each other, rollouts do not
         return states - size * world.own[problem]
     if change == "collapse: rank":  # directions are lost
-        kept = int(round(HIDDEN * (1 - size)))
+        kept = round(HIDDEN * (1 - size))
         return states @ world_basis(world)[:, :kept] @ world_basis(world)[:, :kept].T
     if change == "alignment: shrink":  # correct rollouts move to their problem's centre
         return np.where(right, states - size * (states - centre), states)

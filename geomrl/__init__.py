@@ -16,7 +16,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geomrl.compare import CompareConfig, compare_models
     from geomrl.errors import GeomrlError
+    from geomrl.evaluate.comparison import Comparison, open_comparison
     from geomrl.probe.extraction import ExtractionConfig
     from geomrl.rollout.engine import Sampling
     from geomrl.rollout.generate import RolloutConfig
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CompareConfig": "geomrl.compare",
+    "compare_models": "geomrl.compare",
+    "Comparison": "geomrl.evaluate.comparison",
+    "open_comparison": "geomrl.evaluate.comparison",
     "GeomrlError": "geomrl.errors",
     "ExtractionConfig": "geomrl.probe.extraction",
     "Sampling": "geomrl.rollout.engine",
@@ -50,6 +56,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "CompareConfig",
+    "Comparison",
     "ExtractionConfig",
     "GeomrlError",
     "ImportConfig",
@@ -57,9 +65,11 @@ __all__ = [
     "RolloutConfig",
     "Run",
     "Sampling",
+    "compare_models",
     "draw_figures",
     "import_rollouts",
     "make_rollouts",
+    "open_comparison",
     "open_run",
     "probe_states",
     "replace_anchor",

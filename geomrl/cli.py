@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geomrl.cli_compare import compare_app
 from geomrl.cli_options import (
     Chunk,
     Columns,
@@ -34,6 +35,12 @@ from geomrl.cli_options import (
     friendly,
     say,
 )
+from geomrl.cli_options import (
+    name_list as _names,
+)
+from geomrl.cli_options import (
+    pairs as _pairs,
+)
 from geomrl.cli_train import train_app
 from geomrl.errors import GeomrlError
 
@@ -50,6 +57,7 @@ app = typer.Typer(
 )
 reasoner_app = typer.Typer(no_args_is_help=True, help="The bundled tiny reasoner.")
 app.add_typer(train_app)  # no name: its commands stand beside the others
+app.add_typer(compare_app)
 app.add_typer(reasoner_app, name="reasoner")
 
 
@@ -344,17 +352,6 @@ def _import_config(
         _pairs(column, "--column"), _pairs(where, "--where"), keep_labels, retokenize,
         template or "boxed", system, thinking,
     )  # fmt: skip
-
-
-def _pairs(options: list[str] | None, name: str) -> dict[str, str]:
-    for option in options or []:
-        if "=" not in option:
-            raise GeomrlError(f"{name} {option}: write it as NAME=VALUE")
-    return dict(option.split("=", 1) for option in options or [])
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 if __name__ == "__main__":

@@ -59,6 +59,23 @@ def say(line: str) -> None:
     typer.secho(line, fg="bright_black", err=True)
 
 
+def pairs(options: list[str] | None, name: str) -> dict[str, str]:
+    """Return NAME=VALUE options as a dictionary.
+
+    Raises:
+        GeomrlError: one has no "=".
+    """
+    for option in options or []:
+        if "=" not in option:
+            raise GeomrlError(f"{name} {option}: write it as NAME=VALUE")
+    return dict(option.split("=", 1) for option in options or [])
+
+
+def name_list(text: str) -> list[str]:
+    """Return the names that commas separate."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 Model = Annotated[str, typer.Argument(help="Hub id, folder, or 'reasoner' (bundled).")]
 Out = Annotated[Path, typer.Option("--out", help="Run directory; made, or gone on with.")]
 Problems = Annotated[

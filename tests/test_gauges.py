@@ -12,7 +12,7 @@ from geomrl.errors import GeomrlError
 from geomrl.probe.cells import cross_cells, within_cells
 from geomrl.probe.groups import group_rows
 from geomrl.probe.spaces import build_space
-from geomrl.probe.spectrum import singular_values, effective_rank, participation_ratio
+from geomrl.probe.spectrum import effective_rank, participation_ratio, singular_values
 from geomrl.train.alignment import hidden_align
 from geomrl.train.gauges import alignment_metrics
 

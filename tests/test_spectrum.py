@@ -7,11 +7,11 @@ from worlds import build_world
 
 from geomrl.probe.groups import group_rows
 from geomrl.probe.spectrum import (
-    singular_values,
     effective_rank,
     matched_spectra,
     participation_ratio,
     residual_share,
+    singular_values,
 )
 
 

@@ -50,7 +50,10 @@ class Effect:
         return float(scipy.stats.t.ppf(1 - level, self.df) * self.se)
 
 
-UNKNOWN = Effect(*[float("nan")] * 5, df=0, n_problems=0)
+def unknown(value: float = float("nan"), n_problems: int = 0) -> Effect:
+    """Return an effect without interval or test."""
+    nan = float("nan")
+    return Effect(value, nan, nan, nan, nan, 0, n_problems)
 
 
 def mean_effect(
@@ -67,7 +70,7 @@ def mean_effect(
     known = changes[np.isfinite(changes)]
     n = len(known)
     if n < 2:
-        return Effect(float(known.mean()) if n else np.nan, *[np.nan] * 4, df=0, n_problems=n)
+        return unknown(float(known.mean()) if n else float("nan"), n)
     value = float(known.mean())
     se = float(known.std(ddof=1) / np.sqrt(n))
     if se <= _ZERO:
@@ -90,7 +93,7 @@ def jackknife_effect(
     """
     found: Interval = jackknife_interval(value, replicates, n_clusters=n_problems)
     if not np.isfinite(value) or not np.isfinite(replicates).all() or len(replicates) < 2:
-        return Effect(value, *[np.nan] * 4, df=0, n_problems=n_problems)
+        return unknown(value, n_problems)
     df = len(replicates) - 1
     if not np.isfinite(found.low):  # all replicates are equal
         value = 0.0 if abs(value) <= _ZERO else value

@@ -14,11 +14,11 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.cka import FEWEST, cka_without
-from geomrl.evaluate.effect import N_BOOT, UNKNOWN, Effect, jackknife_effect, mean_effect
+from geomrl.evaluate.effect import N_BOOT, Effect, jackknife_effect, mean_effect, unknown
 from geomrl.evaluate.procrustes import HeldOut, held_out_procrustes
 from geomrl.probe.cells import Cell, cross_cells, within_cells
 from geomrl.probe.groups import Groups, group_rows
@@ -31,8 +31,12 @@ JACKKNIFE_GROUPS = 20
 
 @dataclass(frozen=True)
 class PairedStates:
-    """Rollouts of one policy as two encoders read them: states [N, d] in the groups' order."""
+    """Rollouts of one policy as two encoders read them: states [N, d] in the groups' order.
 
+    `rows` are the rollouts' labels in the same order.
+    """
+
+    rows: pd.DataFrame
     groups: Groups
     base: Float[np.ndarray, "n d"]
     rl: Float[np.ndarray, "n d"]
@@ -108,8 +112,9 @@ def pair_states(
         raise GeomrlError("a state is not finite; read the states again in float32")
     groups = group_rows(rows)
     return PairedStates(
-        groups, base[groups.order].astype(float), rl[groups.order].astype(float)
-    )
+        rows.iloc[groups.order].reset_index(drop=True), groups,
+        base[groups.order].astype(float), rl[groups.order].astype(float),
+    )  # fmt: skip
 
 
 def encoder_cells(states: Float[np.ndarray, "n d"], groups: Groups) -> EncoderCells:
@@ -158,7 +163,8 @@ def _within(space: Space, groups: Groups) -> dict[str, Cell]:
 def _changes(paired: PairedStates) -> dict[str, dict[str, float]]:
     """Return, by measure, each problem's change."""
     names = paired.groups.problem_ids
-    before, after = ({}, {})
+    before: dict[str, Float[np.ndarray, " p"]] = {}
+    after: dict[str, Float[np.ndarray, " p"]] = {}
     for found, cells in zip((before, after), paired.cells, strict=True):
         blank = np.full(len(names), np.nan)
         inside, floor = cells.centred, cells.centred_floor
@@ -172,7 +178,10 @@ def _changes(paired: PairedStates) -> dict[str, dict[str, float]]:
                 "cc_over_ci": cc - inside["CI"].means,
                 "cc_over_floor": cc - _by_problem(floor),
             }
-        found |= {"raw_cc": cells.raw["CC"].means, "raw_floor": _by_problem(cells.raw_cross["floor"])}
+        found |= {
+            "raw_cc": cells.raw["CC"].means,
+            "raw_floor": _by_problem(cells.raw_cross["floor"]),
+        }
     return {
         name: dict(zip(names, (after[name] - before[name]).tolist(), strict=True))
         for name in before
@@ -190,7 +199,7 @@ def _common_share(sets: Sequence[PairedStates], problems: Sequence[str]) -> Effe
     """Return the change of mean CC_cross / mean CC; the jackknife leaves out a problem a time."""
     kept = [p for p in problems if all(_n_correct(paired, p) >= 2 for paired in sets)]
     if len(kept) < 3:
-        return UNKNOWN
+        return unknown()
     changes = []
     for paired in sets:
         index = np.array([paired.groups.problem_ids.index(p) for p in kept])
@@ -235,7 +244,7 @@ def jackknife_groups(sets: Sequence[PairedStates], seed: int) -> list[Int[np.nda
 
 def _cka(sets: Sequence[PairedStates], groups: Sequence[Int[np.ndarray, " p"]]) -> Effect:
     if any(len(paired.base) < 2 * FEWEST for paired in sets):
-        return UNKNOWN
+        return unknown()
     found = []
     for paired, group in zip(sets, groups, strict=True):
         own = group[paired.groups.problem]

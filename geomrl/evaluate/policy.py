@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.effect import N_BOOT, Effect, mean_effect
 from geomrl.seeds import derive_rng
-from geomrl.stats.permutation import permutation_p
 from geomrl.stats.passk import count_correct
+from geomrl.stats.permutation import permutation_p
 
 N_PERM = 1999
 
@@ -65,7 +65,9 @@ def policy_evidence(
     n = int(base.groupby("problem").size().max())
     counts = {}
     for name, part in (("base", base), ("RL", rl)):
-        ids, right = count_correct(part["problem"].tolist(), (part["verdict"] == "correct").tolist(), n)
+        ids, right = count_correct(
+            part["problem"].tolist(), (part["verdict"] == "correct").tolist(), n
+        )
         counts[name] = dict(zip(ids, right.tolist(), strict=True))
     if counts["base"].keys() != counts["RL"].keys():
         odd = sorted(counts["base"].keys() ^ counts["RL"].keys())

@@ -101,7 +101,8 @@ def held_out_procrustes(
         )
         for total, part in zip(sums, parts, strict=True):
             total += np.bincount(problem[here], part, minlength=len(fold))
-    return HeldOut(*sums, n_directions=directions)
+    unrotated, rotated, own, other = sums
+    return HeldOut(unrotated, rotated, own, other, directions)
 
 
 def _directions(x: Float[np.ndarray, "n d"], k: int) -> Float[np.ndarray, "d k"]:

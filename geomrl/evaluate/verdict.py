@@ -147,16 +147,21 @@ def _geometry_tests(found: GeometryEvidence, margins: Margins) -> list[_Test]:
     rises = [e.p_above(0.0) for e in beyond]
     noisiest = max(beyond, key=lambda effect: effect.reach(margins.level))
     lost = -float(np.log1p(-margins.rank))
+    cc, share, rank, cka = found.cc, found.common_share, found.log_rank, found.cka
+    near = margins.similarity
     return [
-        _Test("rotation explains", "rotation", found.gain, found.gain.p_above(0.0), margins.similarity, 1),
-        _Test("common share rises", "collapse", found.common_share, found.common_share.p_above(0.0), margins.share, 1),
+        _Test("rotation explains", "rotation", found.gain, found.gain.p_above(0.0), near, 1),
+        _Test("common share rises", "collapse", share, share.p_above(0.0), margins.share, 1),
         _Test(
-            "rank falls", "collapse", found.log_rank, found.log_rank.p_below(0.0), lost, -1,
-            also=_no_gain(found.cc, margins),
+            "rank falls", "collapse", rank, rank.p_below(0.0), lost, -1,
+            also=_no_gain(cc, margins),
         ),
-        _Test("correct rollouts align", "alignment", found.cc, _largest(rises), margins.cosine, 1, slowest=noisiest),
-        _Test("shape differs", "other", _from_one(found.cka), found.cka.p_below(1.0 - margins.similarity), margins.similarity, -1),
-        _Test("correct rollouts draw together or apart", "other", found.cc, found.cc.p, margins.cosine),
+        _Test(
+            "correct rollouts align", "alignment", cc, _largest(rises), margins.cosine, 1,
+            slowest=noisiest,
+        ),
+        _Test("shape differs", "other", _from_one(cka), cka.p_below(1.0 - near), near, -1),
+        _Test("correct rollouts draw together or apart", "other", cc, cc.p, margins.cosine),
     ]  # fmt: skip
 
 
