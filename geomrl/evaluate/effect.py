@@ -57,7 +57,12 @@ def unknown(value: float = float("nan"), n_problems: int = 0) -> Effect:
 
 
 def mean_effect(
-    changes: Float[np.ndarray, " problems"], *, seed: int, label: str, n_boot: int = N_BOOT
+    changes: Float[np.ndarray, " problems"],
+    *,
+    seed: int,
+    label: str,
+    n_boot: int = N_BOOT,
+    bounds: tuple[float, float] | None = None,
 ) -> Effect:
     """Return the mean of one change a problem: paired t test, bootstrap-t interval.
 
@@ -66,6 +71,7 @@ def mean_effect(
         seed: the run's seed.
         label: names the bootstrap's draws.
         n_boot: bootstrap draws.
+        bounds: limits that the changes cannot leave, as in `mean_interval`.
     """
     known = changes[np.isfinite(changes)]
     n = len(known)
@@ -76,7 +82,7 @@ def mean_effect(
     if se <= _ZERO:
         value = 0.0 if abs(value) <= _ZERO else value
         return Effect(value, value, value, float(value == 0), 0.0, n - 1, n)
-    found = mean_interval(known, seed=seed, label=label, n_boot=n_boot)
+    found = mean_interval(known, seed=seed, label=label, n_boot=n_boot, bounds=bounds)
     p = float(2 * scipy.stats.t.sf(abs(value) / se, n - 1))
     return Effect(value, found.low, found.high, p, se, n - 1, n)
 

@@ -127,7 +127,9 @@ def answer_decodability(
         decoder.fit(states[fits], answer[fits])
         hit[here] = decoder.predict(states[here]) == answer[here]
         usual[here] = names[np.argmax(often)] == answer[here]
-    found = mean_effect(_by_problem(hit, groups), seed=seed, label="decoder", n_boot=n_boot)
+    found = mean_effect(_by_problem(hit, groups), seed=seed, label="decoder", n_boot=n_boot,
+        bounds=(0.0, 1.0),
+    )  # fmt: skip
     base = _by_problem(usual, groups)
     known = base[np.isfinite(base)]
     return found, float(known.mean()) if len(known) else float("nan")

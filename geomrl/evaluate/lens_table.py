@@ -103,7 +103,8 @@ def lens_rows(lens: pd.DataFrame, place: Place, *, seed: int, n_boot: int) -> li
     for policy in sorted(set(lens["policy"])):
         base, rl = (means[policy].get(encoder) for encoder in ("base", "rl"))
         for encoder, values in (("base", base), ("rl", rl)):
-            found = place.row("lens_gold_logprob", policy, encoder, effect(values))
-            rows.append({**found, "p": float("nan")})  # "is it 0" is no question
+            rows.append(
+                place.row("lens_gold_logprob", policy, encoder, effect(values), tested=False)
+            )
         rows.append(place.row("lens_gold_logprob", policy, CHANGE, effect(rl - base)))
     return rows

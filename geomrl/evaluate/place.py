@@ -83,7 +83,8 @@ def evidence_rows(found: GeometryEvidence, place: Place) -> Iterator[Row]:
         ("alignment", "CC-floor", "centred"): found.cc_over_floor,
     }
     for (measure, cell, space), effect in effects.items():
-        yield place.row(measure, BOTH, CHANGE, effect, cell=cell, space=space)
+        tested = measure != "cka" and cell not in ("unrotated", "rotated")  # 1 is no change there
+        yield place.row(measure, BOTH, CHANGE, effect, cell=cell, space=space, tested=tested)
 
 
 def _spread_rows(
@@ -111,29 +112,34 @@ def _relation_rows(
     """Yield how the two encoders' states of the same rollouts relate."""
     groups = paired.groups
 
-    def mean(values: Float[np.ndarray, " n"], label: str) -> Effect:
+    def mean(
+        values: Float[np.ndarray, " n"], label: str, bounds: tuple[float, float] | None = None
+    ) -> Effect:
         return mean_effect(
-            _by_problem(values, groups), seed=settings.seed, label=label, n_boot=settings.n_boot
-        )
+            _by_problem(values, groups), seed=settings.seed, label=label, n_boot=settings.n_boot,
+            bounds=bounds,
+        )  # fmt: skip
 
     moved = drift(paired.base, paired.rl)
     yield place.row("log_norm_ratio", policy, CHANGE, mean(moved.log_norm_ratio, "norm"))
-    yield place.row("direction", policy, CHANGE, mean(moved.direction, "direction"))
+    direction = mean(moved.direction, "direction", (-1.0, 1.0))
+    yield place.row("direction", policy, CHANGE, direction, tested=False)
     others = len(groups.problem) - int(groups.sizes.max(initial=0))
     if groups.n_problems >= 2 and others > settings.k:
         share = neighbours.mutual_neighbours(paired.base, paired.rl, groups.problem, settings.k)
-        yield place.row("mutual_knn", policy, CHANGE, mean(share, "knn"), cell=f"k={settings.k}")
+        found = mean(share, "knn", (0.0, 1.0))
+        yield place.row("mutual_knn", policy, CHANGE, found, cell=f"k={settings.k}", tested=False)
         by_chance = neighbours.chance(groups.problem, settings.k)
         yield place.row(
             "mutual_knn", policy, CHANGE, by_chance, cell="chance", n_problems=groups.n_problems
         )
     if groups.n_problems >= rsa.FEWEST:
-        found = rsa.rsa(
+        related = rsa.rsa(
             *(_means(x, groups) for x in (paired.base, paired.rl)),
             n_perm=settings.n_perm, seed=settings.seed,
         )  # fmt: skip
-        row = place.row("rsa", policy, CHANGE, found.value, n_problems=found.n_problems)
-        yield {**row, "p": found.p}
+        row = place.row("rsa", policy, CHANGE, related.value, n_problems=related.n_problems)
+        yield {**row, "p": related.p}
 
 
 def _decoder_rows(
@@ -146,7 +152,9 @@ def _decoder_rows(
         found, usual = answer_decodability(
             states, answer, fold, paired.groups, seed=settings.seed, n_boot=settings.n_boot
         )
-        yield place.row("answer_decodability", policy, encoder, found, cell="own answer")
+        yield place.row(
+            "answer_decodability", policy, encoder, found, cell="own answer", tested=False
+        )
     yield place.row(
         "answer_decodability", policy, BOTH, usual, cell="most frequent",
         n_problems=paired.groups.n_problems,

@@ -135,7 +135,9 @@ def within_auroc(
         auroc(scores.score[groups.rows(p)], labels[groups.rows(p)])
         for p in range(groups.n_problems)
     ]
-    return mean_effect(np.array(each) - 0.5, seed=seed, label="probe/within", n_boot=n_boot)
+    return mean_effect(np.array(each) - 0.5, seed=seed, label="probe/within", n_boot=n_boot,
+        bounds=(-0.5, 0.5),
+    )  # fmt: skip
 
 
 def shuffled_labels(labels: Bool[np.ndarray, " n"], seed: int) -> Bool[np.ndarray, " n"]:

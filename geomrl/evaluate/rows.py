@@ -38,8 +38,13 @@ class Place:
         space: str = "",
         shift: float = 0.0,
         n_problems: int | None = None,
+        tested: bool = True,
     ) -> Row:
-        """Return a row; `shift` is added to the value and its interval, not to the test."""
+        """Return a row.
+
+        `shift` is added to the value and its interval, not to the test. `tested` False leaves p
+        out: where 0 is no value that anyone would expect.
+        """
         nan = float("nan")
         if isinstance(found, float):
             value, low, high, p, n = found, nan, nan, nan, n_problems or 0
@@ -50,6 +55,7 @@ class Place:
         return {
             "measure": measure, "policy": policy, "encoder": encoder,
             "layer": self.layer, "anchor": self.anchor, "cell": cell, "space": space,
-            "value": value + shift, "low": low + shift, "high": high + shift, "p": p,
+            "value": value + shift, "low": low + shift, "high": high + shift,
+            "p": p if tested else nan,
             "n_problems": n if n_problems is None else n_problems,
         }  # fmt: skip

@@ -87,7 +87,9 @@ def auroc_frame(table: pd.DataFrame, anchor: str) -> pd.DataFrame:
         (table["measure"] == "auroc") & (table["policy"] == "base")
         & table["space"].isin(["grouped", "within"])
     ]  # fmt: skip
-    return _frame(rows, anchor, rows["space"], rows["cell"] + " " + rows["encoder"])
+    series = rows["cell"] + " " + rows["encoder"]
+    drawn = series.isin(_PICTURES["auroc"][1].series)
+    return _frame(rows[drawn], anchor, rows["space"][drawn], series[drawn])
 
 
 def lens_frame(table: pd.DataFrame, anchor: str) -> pd.DataFrame:
@@ -133,7 +135,8 @@ def _before_after(names: Mapping[str, theme.Look]) -> dict[str, Series]:
 
 _PROBES = {
     "states": theme.Look(_BLUE, "o", "states"),
-    "states and these": theme.Look(_GREEN, "D", "states, token, entropy, length"),
+}
+_CONTROLS = {
     "token, entropy, length": theme.Look(_ORANGE, "s", "token, entropy, length"),
     "shuffled labels": theme.Look(theme.GREY, "X", "shuffled labels"),
 }
@@ -172,6 +175,7 @@ _PICTURES: dict[str, tuple[Callable[[pd.DataFrame, str], pd.DataFrame], Panels]]
             {
                 **_before_after(_PROBES),
                 "probe of base rl": Series(theme.Look(_RED, "^", "probe before, states after")),
+                **{f"{key} rl": Series(look) for key, look in _CONTROLS.items()},
             },
             {"grouped": 0.5, "within": 0.5},
         ),
