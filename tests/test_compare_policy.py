@@ -37,7 +37,8 @@ def test_answer_distance_is_agreement_within_less_agreement_between(n, seed):
     pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
     expected = np.mean(
         [
-            int(one[0, i] == one[0, j]) + int(other[0, i] == other[0, j])
+            int(one[0, i] == one[0, j])
+            + int(other[0, i] == other[0, j])
             - 2 * int(one[0, i] == other[0, j])
             for i, j in pairs
         ]

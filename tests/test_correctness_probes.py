@@ -163,9 +163,7 @@ def test_lens_at_the_last_layer_is_the_models_own_distribution(architecture):
     logits = model(ids).logits[rows.sequence, rows.position].detach().log_softmax(-1)
     targets = np.array([11, 23])
     for layer in ("3", "final"):
-        logprob, entropy = lens_logprobs(
-            probe, read.states[layer].detach().numpy(), layer, targets
-        )
+        logprob, entropy = lens_logprobs(probe, read.states[layer].detach().numpy(), layer, targets)
         np.testing.assert_allclose(logprob, logits[[0, 1], targets], atol=1e-4)
         np.testing.assert_allclose(entropy, -(logits.exp() * logits).sum(-1), atol=1e-4)
     early, _ = lens_logprobs(probe, read.states["1"].detach().numpy(), "1", targets)

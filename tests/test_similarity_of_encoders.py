@@ -50,7 +50,9 @@ def test_cka_of_independent_wide_states_is_near_zero(n):
     x, y = (rng.normal(size=(n, 2048)).astype(np.float32) for _ in range(2))
     assert abs(debiased_cka(x, y)) < 0.1
     biased = (x - x.mean(0)) @ (x - x.mean(0)).T, (y - y.mean(0)) @ (y - y.mean(0)).T
-    usual = np.vdot(*biased) / np.sqrt(np.vdot(biased[0], biased[0]) * np.vdot(biased[1], biased[1]))
+    usual = np.vdot(*biased) / np.sqrt(
+        np.vdot(biased[0], biased[0]) * np.vdot(biased[1], biased[1])
+    )
     assert usual > 0.75  # what the debiasing is for
 
 
