@@ -305,22 +305,18 @@ def _analyse(
         )
     rows = _policy_rows(policy)
     geometry: dict[tuple[str, str], GeometryEvidence | None] = {}
-    total, done = len(corners.layers) * len(corners.anchors), 0
+    n_layers, total = len(corners.layers), len(corners.layers) * len(corners.anchors)
     with progress_bar("comparing", "layer x anchor", show=show) as update:
-        for anchor in corners.anchors:
-            files = part_files(corners.out, corners.rl, anchor)
+        for number, anchor in enumerate(corners.anchors):
+            files = part_files(corners.out, corners.base, corners.rl, anchor)
             if not files[1].exists():
                 found, evidence = [], {}
-                for layer in corners.layers:
+                for depth, layer in enumerate(corners.layers):
                     more, evidence[layer] = _compare_place(corners, Place(layer, anchor), config)
                     found += more
-                    done += 1
-                    update(done, total)
+                    update(number * n_layers + depth + 1, total)
                 write_part(files, found, evidence)
-            done = (
-                total if done > total else len(corners.layers) * (1 + corners.anchors.index(anchor))
-            )
-            update(done, total)
+            update((number + 1) * n_layers, total)
             part, evidence = read_part(files)
             rows += part
             geometry |= {(layer, anchor): each for layer, each in evidence.items()}

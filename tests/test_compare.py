@@ -27,9 +27,7 @@ SETTINGS = {
     "problems": "arithmetic",
     "limit": 24,
     "rollouts": RolloutConfig(n=4, chunk=200, sampling=Sampling(max_tokens=128)),
-    "extraction": ExtractionConfig(
-        layers=("2", "final"), anchors=("before_marker", "marker_end", "before_answer")
-    ),
+    "extraction": ExtractionConfig(layers=("2", "final"), anchors=("marker_end", "before_answer")),
     "config": CompareConfig(anchor="marker_end", probe_anchors=("marker_end",), n_boot=100),
     "options": ModelOptions("cpu"),
     "show": False,
@@ -58,19 +56,18 @@ def checkpoints(tmp_path_factory):
 def comparison(checkpoints, tmp_path_factory):
     base, turned = checkpoints
     out = tmp_path_factory.mktemp("run") / "compare"
-    return compare_models(base, [turned, "reasoner"], out=out, **SETTINGS)
+    return compare_models(base, [turned, base], out=out, **SETTINGS)
 
 
 def test_a_rotation_of_the_residual_stream_is_named_and_the_same_model_is_not(comparison):
-    # Folding the norms' weights rescales the final state of "reasoner" beside the folded base's.
-    assert comparison.verdicts["turned"] == "rotation"
+    assert comparison.verdicts == {"turned": "rotation", "folded": "none"}
     entry = comparison.entry("turned")
     tests = {test["test"]: test for test in entry["tests"]}
     assert tests["rotation explains"]["shown"]
     assert tests["pass@1"]["value"] == pytest.approx(0.0, abs=0.05)
     elsewhere = {(o["layer"], o["anchor"]): o["components"] for o in entry["elsewhere"]}
     assert elsewhere["2", "marker_end"] == ["rotation"]
-    assert len(elsewhere) == 5
+    assert len(elsewhere) == 3
 
 
 def test_the_table_is_tidy_and_its_measures_are_those_of_a_rotation(comparison):
@@ -105,7 +102,7 @@ def test_the_same_command_makes_nothing_again_and_other_settings_are_refused(
     before = (comparison.path / "comparison.csv").read_bytes()
     made = {p: p.stat().st_mtime_ns for p in comparison.path.rglob("*.safetensors")}
     (comparison.path / "verdict.json").unlink()
-    names = {"base": checkpoints[0], "rl": [checkpoints[1], "reasoner"], "out": comparison.path}
+    names = {"base": checkpoints[0], "rl": [checkpoints[1], checkpoints[0]], "out": comparison.path}
     again = compare_models(**names, **SETTINGS)
     assert again.verdicts == comparison.verdicts
     assert (comparison.path / "comparison.csv").read_bytes() == before
@@ -132,9 +129,9 @@ def test_pictures_show_what_their_tables_say(comparison, tmp_path):
 
 def test_command_line_prints_the_verdict(comparison, checkpoints):
     arguments = [
-        "compare", checkpoints[0], checkpoints[1], "reasoner", "--problems", "arithmetic",
+        "compare", checkpoints[0], checkpoints[1], checkpoints[0], "--problems", "arithmetic",
         "--limit", "24", "-n", "4", "--chunk", "200", "--max-tokens", "128",
-        "--layers", "2,final", "--anchors", "before_marker,marker_end,before_answer",
+        "--layers", "2,final", "--anchors", "marker_end,before_answer",
         "--anchor", "marker_end", "--probe-anchors", "marker_end", "--boot", "100",
         "--device", "cpu", "--out", str(comparison.path),
     ]  # fmt: skip

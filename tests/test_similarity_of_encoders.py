@@ -68,6 +68,10 @@ def test_cka_without_groups_is_cka_of_the_rest():
     whole, rest = cka_without(x, x + y, out)
     assert whole == debiased_cka(x, x + y)
     assert rest[2] == debiased_cka(x[~out[2]], (x + y)[~out[2]])
+    x, y = np.random.default_rng(2).normal(size=(2, 20, 50))  # wide: by Gram matrices
+    whole, rest = cka_without(x + 3, x + y, out)
+    assert whole == pytest.approx(debiased_cka(x, x + y))
+    assert rest[1] == pytest.approx(debiased_cka(x[~out[1]], (x + y)[~out[1]]))
 
 
 def test_cka_names_what_does_not_pair():

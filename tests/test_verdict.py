@@ -174,6 +174,17 @@ def test_the_common_share_is_free_of_rollout_noise():
     assert abs(found.common_share.value) < 0.02
 
 
+def test_states_that_are_all_equal_are_no_evidence():
+    rng = np.random.default_rng(0)
+    rows, _, _ = draw_rollouts(rng, build_world(rng, 20), 4)
+    paired = pair_states(rows, np.full((80, 24), 0.3), np.full((80, 24), 0.7))  # a single token
+    found = geometry_evidence([paired], n_boot=100)
+    assert np.isnan([found.cka.value, found.gain.value, found.log_rank.value]).all()
+    verdict = decide(dataclasses.replace(evidence(), geometry=found))
+    assert verdict.name == "none"
+    assert "shape differs" in verdict.remarks[0]
+
+
 def test_effects_of_a_mean_and_of_a_jackknife_agree():
     values = np.random.default_rng(0).normal(0.1, 1.0, 30)
     mean = mean_effect(values, seed=0, label="t", n_boot=2000)

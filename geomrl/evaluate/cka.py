@@ -53,8 +53,16 @@ def cka_without(
         left_out: for each replicate, the rows that it lacks.
     """
     x, y = _checked(x, y)
-    whole = debiased_cka(x, y)
-    return whole, np.array([debiased_cka(x[~out], y[~out]) for out in left_out])
+    if len(x) > max(x.shape[1], y.shape[1]):
+        whole = debiased_cka(x, y)
+        return whole, np.array([debiased_cka(x[~out], y[~out]) for out in left_out])
+    # Wide states: two Gram matrices serve all replicates.
+    k, l = (z @ z.T for z in (x - x.mean(axis=0), y - y.mean(axis=0)))  # noqa: E741
+    np.fill_diagonal(k, 0.0)
+    np.fill_diagonal(l, 0.0)
+    return _gram_cka(k, l), np.array(
+        [_gram_cka(k[np.ix_(~out, ~out)], l[np.ix_(~out, ~out)]) for out in left_out]
+    )
 
 
 def _checked(
@@ -87,6 +95,19 @@ def _hsic(x: Float[np.ndarray, "n d1"], y: Float[np.ndarray, "n d2"]) -> float:
     trace = cross - both
     corner = float(k.sum() * l.sum()) / ((n - 1) * (n - 2))
     return (trace + corner - 2.0 * both / (n - 2)) / (n * (n - 3))
+
+
+def _gram_cka(k: Float[np.ndarray, "n n"], l: Float[np.ndarray, "n n"]) -> float:  # noqa: E741
+    """Return the debiased CKA from Gram matrices with zero diagonals."""
+    n = len(k)
+    rows = [k.sum(axis=1), l.sum(axis=1)]
+
+    def hsic(a: int, b: int) -> float:
+        trace = float(np.vdot((k, l)[a], (k, l)[b]))
+        corner = float(rows[a].sum() * rows[b].sum()) / ((n - 1) * (n - 2))
+        return trace + corner - 2.0 * float(rows[a] @ rows[b]) / (n - 2)
+
+    return _ratio(hsic(0, 1), hsic(0, 0), hsic(1, 1))
 
 
 def _ratio(cross: float, one: float, other: float) -> float:

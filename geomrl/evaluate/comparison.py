@@ -2,7 +2,7 @@
 
 OUT/comparison.parquet, .csv    one number a row: see `geomrl.evaluate.rows`
 OUT/verdict.json                the verdict on each checkpoint, with its tests
-OUT/parts/CHECKPOINT/           finished anchors, so that a killed comparison goes on
+OUT/parts/BASE--CHECKPOINT/     finished anchors, so that a killed comparison goes on
 """
 
 from __future__ import annotations
@@ -83,10 +83,10 @@ def open_comparison(path: Path | str) -> Comparison:
     return Comparison(path)
 
 
-def part_files(out: Path, checkpoint: str, anchor: str) -> Files:
+def part_files(out: Path, base: str, checkpoint: str, anchor: str) -> Files:
     """Return where the rows and the evidence of one anchor are kept; the second is written last."""
     stem = anchor.replace(":", "-")
-    folder = out / "parts" / checkpoint
+    folder = out / "parts" / f"{base}--{checkpoint}"
     return folder / f"{stem}.parquet", folder / f"{stem}.json"
 
 

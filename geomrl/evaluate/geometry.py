@@ -27,6 +27,7 @@ from geomrl.probe.spectrum import effective_rank, singular_values
 from geomrl.seeds import derive_seed
 
 JACKKNIFE_GROUPS = 20
+_ROUNDING = 1e-6  # a spread this small beside the states is float32 rounding
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,7 @@ def geometry_evidence(
         common_share=_common_share(sets, problems),
         log_rank=_log_rank(sets, assigned, seed),
         cka=_cka(sets, assigned),
-        **_procrustes_effects(scores, [paired.groups for paired in sets], problems),
+        **_procrustes_effects(scores, sets, problems),
         n_directions=min(score.n_directions for score in scores),
     )
 
@@ -243,14 +244,24 @@ def jackknife_groups(sets: Sequence[PairedStates], seed: int) -> list[Int[np.nda
 
 
 def _cka(sets: Sequence[PairedStates], groups: Sequence[Int[np.ndarray, " p"]]) -> Effect:
-    if any(len(paired.base) < 2 * FEWEST for paired in sets):
-        return unknown()
     found = []
+    if not all(map(_spread, sets)):
+        return unknown()
     for paired, group in zip(sets, groups, strict=True):
         own = group[paired.groups.problem]
         out = [own == g for g in range(_n_groups(groups))]
+        if min((~each).sum() for each in out) < FEWEST:
+            return unknown()
         found.append(cka_without(paired.base, paired.rl, out))
     return _average(found, min(s.groups.n_problems for s in sets))
+
+
+def _spread(paired: PairedStates) -> bool:
+    """Say whether both encoders' states differ by more than rounding: layer 0 often has one token."""
+    return all(
+        np.abs(x - x.mean(axis=0)).max(initial=0.0) > _ROUNDING * np.abs(x).max(initial=0.0)
+        for x in (paired.base, paired.rl)
+    )
 
 
 def _n_groups(groups: Sequence[Int[np.ndarray, " p"]]) -> int:
@@ -293,13 +304,15 @@ def _procrustes(paired: PairedStates, seed: int) -> HeldOut:
 
 
 def _procrustes_effects(
-    scores: Sequence[HeldOut], groups: Sequence[Groups], problems: Sequence[str]
+    scores: Sequence[HeldOut], sets: Sequence[PairedStates], problems: Sequence[str]
 ) -> dict[str, Effect]:
     """Return the scores' effects; the fits are held, the scored problems jackknifed."""
+    if not all(map(_spread, sets)):
+        return dict.fromkeys(("unrotated", "rotated", "gain"), unknown(n_problems=len(problems)))
     wholes = [score.score() for score in scores]
     replicates = [
-        [score.score(np.array(g.problem_ids) != p) for p in problems]
-        for score, g in zip(scores, groups, strict=True)
+        [score.score(np.array(paired.groups.problem_ids) != p) for p in problems]
+        for score, paired in zip(scores, sets, strict=True)
     ]
     return {
         name: jackknife_effect(
