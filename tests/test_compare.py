@@ -21,7 +21,6 @@ from geomrl.problems.problem import Problem
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.steps import ModelOptions
-from geomrl.viz.comparison import draw_comparison
 
 SETTINGS = {
     "problems": "arithmetic",
@@ -111,23 +110,7 @@ def test_the_same_command_makes_nothing_again_and_other_settings_are_refused(
         compare_models(**names, **{**SETTINGS, "limit": 20})
 
 
-def test_pictures_show_what_their_tables_say(comparison, tmp_path):
-    paths = draw_comparison(comparison, tmp_path)
-    names = {p.name for p in paths if p.suffix == ".png"}
-    assert {f"compare_{n}_1.png" for n in ("cells", "relation", "auroc", "lens")} <= names
-    cells = pd.read_csv(tmp_path / "compare_cells_1.csv")
-    table = comparison.table
-    row = cells[(cells["series"] == "CC rl") & (cells["panel"] == "centred")].iloc[-1]
-    same = table[
-        (table["checkpoint"] == "turned") & (table["measure"] == "cosine")
-        & (table["policy"] == "base") & (table["encoder"] == "rl") & (table["cell"] == "CC")
-        & (table["space"] == "centred") & (table["layer"] == row["layer"])
-        & (table["anchor"] == row["anchor"])
-    ]  # fmt: skip
-    assert row["value"] == pytest.approx(same["value"].iloc[0])
-
-
-def test_command_line_prints_the_verdict(comparison, checkpoints):
+def test_command_line_prints_the_verdict_and_draws_what_the_table_says(comparison, checkpoints):
     arguments = [
         "compare", checkpoints[0], checkpoints[1], checkpoints[0], "--problems", "arithmetic",
         "--limit", "24", "-n", "4", "--chunk", "200", "--max-tokens", "128",
@@ -139,6 +122,19 @@ def test_command_line_prints_the_verdict(comparison, checkpoints):
     assert done.exit_code == 0, done.output
     assert "turned: rotation" in done.output
     assert "changes from" in done.output  # the trajectory
+    folder = comparison.path / "figures"
+    names = {path.name for path in folder.glob("*.png")}
+    assert {f"compare_{n}_1.png" for n in ("cells", "relation", "auroc", "lens")} <= names
+    cells = pd.read_csv(folder / "compare_cells_1.csv")
+    table = comparison.table
+    row = cells[(cells["series"] == "CC rl") & (cells["panel"] == "centred")].iloc[-1]
+    same = table[
+        (table["checkpoint"] == "turned") & (table["measure"] == "cosine")
+        & (table["policy"] == "base") & (table["encoder"] == "rl") & (table["cell"] == "CC")
+        & (table["space"] == "centred") & (table["layer"] == row["layer"])
+        & (table["anchor"] == row["anchor"])
+    ]  # fmt: skip
+    assert row["value"] == pytest.approx(same["value"].iloc[0])
 
 
 def test_an_edit_of_the_final_state_leaves_the_logits(checkpoints):
