@@ -186,7 +186,7 @@ def test_states_that_are_all_equal_are_no_evidence():
 
 
 def test_effects_of_a_mean_and_of_a_jackknife_agree():
-    values = np.random.default_rng(0).normal(0.1, 1.0, 30)
+    values = np.random.default_rng(0).normal(0.6, 1.0, 30)
     mean = mean_effect(values, seed=0, label="t", n_boot=2000)
     without = (values.sum() - values) / 29
     jackknife = jackknife_effect(float(values.mean()), without, 30)
