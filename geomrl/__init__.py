@@ -16,7 +16,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from geomrl.compare import CompareConfig, compare_models
     from geomrl.errors import GeomrlError
+    from geomrl.evaluate.comparison import Comparison, open_comparison
     from geomrl.evaluate.evaluation import Evaluation, evaluate_models, open_evaluation
     from geomrl.evaluate.presets import preset
     from geomrl.probe.extraction import ExtractionConfig
@@ -38,6 +40,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "CompareConfig": "geomrl.compare",
+    "compare_models": "geomrl.compare",
+    "Comparison": "geomrl.evaluate.comparison",
+    "open_comparison": "geomrl.evaluate.comparison",
     "GeomrlError": "geomrl.errors",
     "Evaluation": "geomrl.evaluate.evaluation",
     "evaluate_models": "geomrl.evaluate.evaluation",
@@ -60,6 +66,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "CompareConfig",
+    "Comparison",
     "Evaluation",
     "ExtractionConfig",
     "GeomrlError",
@@ -69,10 +77,12 @@ __all__ = [
     "RolloutConfig",
     "Run",
     "Sampling",
+    "compare_models",
     "draw_figures",
     "evaluate_models",
     "import_rollouts",
     "make_rollouts",
+    "open_comparison",
     "open_evaluation",
     "open_run",
     "preset",

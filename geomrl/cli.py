@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geomrl.cli_compare import compare_app
 from geomrl.cli_eval import eval_app
 from geomrl.cli_options import (
     Chunk,
@@ -56,6 +57,7 @@ reasoner_app = typer.Typer(no_args_is_help=True, help="The bundled tiny reasoner
 app.add_typer(report_app)
 app.add_typer(train_app)  # no name: its commands stand beside the others
 app.add_typer(eval_app)
+app.add_typer(compare_app)
 app.add_typer(reasoner_app, name="reasoner")
 
 

@@ -167,6 +167,45 @@ def import_rollouts(
     return open_run(run)
 
 
+def read_states(
+    model: str | LoadedModel,
+    out: Path | str,
+    *,
+    config: ExtractionConfig | None = None,
+    options: ModelOptions | None = None,
+    show: bool = True,
+    say: Say = lambda line: None,
+) -> tuple[Run, StateStore]:
+    """Read anchor states of a run's rollouts into its store, without analysing them.
+
+    Args:
+        model: the encoder; it may be another model than the policy, of the same vocabulary.
+        out: a run directory with rollouts.
+        config: layers, anchors, batch size.
+        options: how to load the model; several devices share the shards.
+        show: show a progress bar.
+        say: told the size estimate.
+
+    Raises:
+        GeomrlError: see the message; finished shards are kept.
+    """
+    run = open_run(out)
+    options = options or ModelOptions()
+    loaded = _loaded(model, options)
+    check_belongs(run, loaded)
+    reader = ModelProbe(loaded)
+    settings = store_settings(reader, run.rollouts, run_marker(run), config or ExtractionConfig())
+    say(
+        f"states: {settings.n_rollouts} rollouts x {len(settings.anchors)} anchors x "
+        f"{len(settings.layers)} layers, at most {size_estimate(settings) / 1e6:.1f} MB on disk"
+    )
+    store = StateStore.create(encoder_folder(run.path, loaded), settings)
+    loading = {"encoder": loaded.name, **options.loading()}
+    record_step(run.path, f"states/{loaded.key}", loading, begun=False)
+    _extract(run, reader, store, options, show)
+    return open_run(out), store
+
+
 def probe_states(
     model: str | LoadedModel,
     out: Path | str,
@@ -195,20 +234,9 @@ def probe_states(
     Raises:
         GeomrlError: see the message; finished shards are kept.
     """
-    run = open_run(out)
     options = options or ModelOptions()
     loaded = _loaded(model, options)
-    check_belongs(run, loaded)
-    reader = ModelProbe(loaded)
-    settings = store_settings(reader, run.rollouts, run_marker(run), config or ExtractionConfig())
-    say(
-        f"states: {settings.n_rollouts} rollouts x {len(settings.anchors)} anchors x "
-        f"{len(settings.layers)} layers, at most {size_estimate(settings) / 1e6:.1f} MB on disk"
-    )
-    store = StateStore.create(encoder_folder(run.path, loaded), settings)
-    loading = {"encoder": loaded.name, **options.loading()}
-    record_step(run.path, f"states/{loaded.key}", loading, begun=False)
-    _extract(run, reader, store, options, show)
+    run, store = read_states(loaded, out, config=config, options=options, show=show, say=say)
     table, notes = _similarity(run, loaded, store, seed, n_boot, n_perm, show)
     for note in notes:
         say(f"note: {note}")

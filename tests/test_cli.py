@@ -15,7 +15,7 @@ from geomrl.cli import app
 SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 COMMANDS = [
     *("rollout", "probe", "figures", "quickstart", "doctor"),
-    *("train", "export", "ablate", "eval", "reasoner", "report"),
+    *("train", "export", "ablate", "eval", "compare", "reasoner", "report"),
 ]
 
 

@@ -12,7 +12,7 @@ from geomrl.errors import GeomrlError
 from geomrl.probe.cells import cross_cells, within_cells
 from geomrl.probe.groups import group_rows
 from geomrl.probe.spaces import build_space
-from geomrl.probe.spectrum import _singular_values, effective_rank, participation_ratio
+from geomrl.probe.spectrum import effective_rank, participation_ratio, singular_values
 from geomrl.train.alignment import hidden_align
 from geomrl.train.gauges import alignment_metrics
 
@@ -30,7 +30,7 @@ def naive_metrics(rows, states):
         cells[name] = {k: np.nanmean(within[k].means) for k in ("CC", "II", "CI")}
         cells[name]["floor"] = floor[pairs].mean()
         cells[name]["CC-II"] = np.nanmean(within["CC"].means - within["II"].means)
-    values = _singular_values(x.astype(float))
+    values = singular_values(x.astype(float))
     return {
         **cells["raw"],
         "CC_centred": cells["centred"]["CC"],
@@ -82,7 +82,7 @@ def test_ranks_are_of_at_most_so_many_rows():
     table = tensors(rows, states)
     evenly = states[np.arange(16) * len(states) // 16].astype(float)
     found = alignment_metrics(*table, max_rank_rows=16)
-    assert found.effective_rank == pytest.approx(effective_rank(_singular_values(evenly)))
+    assert found.effective_rank == pytest.approx(effective_rank(singular_values(evenly)))
     assert found.effective_rank < 16 < alignment_metrics(*table).effective_rank
 
 

@@ -7,11 +7,11 @@ from worlds import build_world
 
 from geomrl.probe.groups import group_rows
 from geomrl.probe.spectrum import (
-    _singular_values,
     effective_rank,
     matched_spectra,
     participation_ratio,
     residual_share,
+    singular_values,
 )
 
 
@@ -91,10 +91,10 @@ def test_effective_rank_is_of_singular_values_not_of_variances():
 def test_singular_values_are_those_of_the_centred_states(shape):
     x = np.random.default_rng(0).normal(size=shape) + 50.0
     expected = np.linalg.svd(x - x.mean(axis=0), compute_uv=False)
-    found = np.sort(_singular_values(x))[::-1]
+    found = np.sort(singular_values(x))[::-1]
     np.testing.assert_allclose(found[:4], expected[:4])
     assert (found[4:] < 1e-5).all() or shape == (9, 5)
-    assert _singular_values(np.ones(shape)).size == 0
+    assert singular_values(np.ones(shape)).size == 0
 
 
 def test_spectra_compare_equal_numbers_of_correct_and_wrong_states():

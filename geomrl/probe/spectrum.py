@@ -110,8 +110,8 @@ def matched_spectra(
     found = {}
     for cell, chosen in rows.items():
         x = states[chosen].astype(float)
-        whole = _singular_values(x)
-        parts = [_singular_values(x[left_out != g]) for g in np.unique(left_out)]
+        whole = singular_values(x)
+        parts = [singular_values(x[left_out != g]) for g in np.unique(left_out)]
         for measure, of in MEASURES.items():
             found[measure, cell] = jackknife_interval(
                 of(whole), np.array([of(part) for part in parts]), n_clusters=len(both)
@@ -119,7 +119,7 @@ def matched_spectra(
     return found, len(both)
 
 
-def _singular_values(x: Float[np.ndarray, "n d"]) -> Spectrum:
+def singular_values(x: Float[np.ndarray, "n d"]) -> Spectrum:
     """Return the singular values of the centred states, none where they are all equal."""
     if len(x) < 2:
         return np.empty(0)

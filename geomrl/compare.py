@@ -1,0 +1,362 @@
+"""Compare a base model with one or several RL checkpoints: rollouts, states, table, verdict.
+
+The 2x2 of {base, RL policy} x {base, RL encoder}: every policy answers the same problems with the
+same sampling seeds, and every encoder reads both policies' rollouts. One model is in memory at a
+time. Whatever is on disk already is not made again.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geomrl import steps
+from geomrl.errors import GeomrlError
+from geomrl.evaluate.comparison import (
+    Comparison,
+    open_comparison,
+    part_files,
+    read_part,
+    write_part,
+)
+from geomrl.evaluate.corners import Corners, lens_file, policy_folder, problem_keys
+from geomrl.evaluate.geometry import GeometryEvidence, geometry_evidence
+from geomrl.evaluate.lens import before_the_answer, gold_tokens
+from geomrl.evaluate.lens_table import lens_rows, write_lens
+from geomrl.evaluate.place import PlaceSettings, place_rows
+from geomrl.evaluate.policy import PolicyEvidence, policy_evidence
+from geomrl.evaluate.rows import CHANGE, COLUMNS, Place, Row
+from geomrl.evaluate.verdict import Evidence, Margins, decide
+from geomrl.evaluate.verdict_file import elsewhere_entry, verdict_entry
+from geomrl.files import write_csv, write_json, write_parquet
+from geomrl.manifest import record_step, versions
+from geomrl.model_names import model_label
+from geomrl.models import LoadedModel
+from geomrl.probe.extraction import ExtractionConfig, ModelProbe
+from geomrl.problems.load import load_problems
+from geomrl.problems.problem import Problem
+from geomrl.progress import progress_bar
+from geomrl.rollout.generate import RolloutConfig
+from geomrl.run import Run
+from geomrl.verify.marker import BOXED, parse_marker
+from geomrl.verify.verifier import MathVerifier
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """How to compare.
+
+    `layer` and `anchor` are where the verdict is made; the paper's loss acts there too, so the
+    verdict stands beside those of all other places. `probe_anchors` get linear probes and RSA's
+    permutation test.
+    """
+
+    layer: str = "final"
+    anchor: str = "before_marker"
+    probe_anchors: tuple[str, ...] = ("before_marker", "marker_end")
+    seed: int = 0
+    n_boot: int = 1000
+    n_perm: int = 999
+    margins: Margins = field(default_factory=Margins)
+
+
+def compare_models(
+    base: str,
+    rl: str | Sequence[str],
+    problems: str,
+    out: Path | str,
+    *,
+    config: CompareConfig | None = None,
+    rollouts: RolloutConfig | None = None,
+    extraction: ExtractionConfig | None = None,
+    limit: int | None = None,
+    columns: dict[str, str] | None = None,
+    marker: str = BOXED,
+    options: steps.ModelOptions | None = None,
+    show: bool = True,
+    say: Say = lambda line: None,
+) -> Comparison:
+    """Compare models before and after RL, and name what changed.
+
+    Args:
+        base: a hub id, a folder, "reasoner", a training run, or a step of one (RUN@25).
+        rl: one checkpoint, or several for a trajectory.
+        problems: benchmark names with commas, or a JSONL/parquet file. Take held-out ones: the
+            alignment loss raises the cosine that is measured on the problems it trained on.
+        out: the folder; made, or gone on with.
+        config: place of the verdict, margins, seed, draws.
+        rollouts: samples a problem and how they are drawn.
+        extraction: layers and anchors.
+        limit: the first so many problems only.
+        columns: a problem file's column names, ours -> its.
+        marker: the answer marker's specification.
+        options: how to load the models.
+        show: show progress bars.
+        say: told remarks.
+
+    Returns:
+        The opened folder: `table`, `verdicts`.
+
+    Raises:
+        GeomrlError: two benchmarks share a problem, the models' vocabularies or sizes differ, or
+            the folder holds a comparison of other settings.
+    """
+    run = Path(out)
+    config, rollouts = config or CompareConfig(), rollouts or RolloutConfig()
+    extraction = extraction or ExtractionConfig()
+    names = [base, *([rl] if isinstance(rl, str) else rl)]
+    check_settings(names, config, rollouts, extraction)
+    chosen = load_problems(problems, limit=limit, columns=columns)
+    check_distinct(chosen)
+    settings = {
+        "problems": problems, "limit": limit, "n_problems": len(chosen), "base": base,
+        "marker": parse_marker(marker).spec, **asdict(config), "rollouts": asdict(rollouts),
+        "layers": extraction.layers, "anchors": extraction.anchors,
+    }  # fmt: skip
+    settings = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+    record_step(run, "compare", settings, begun=any(run.glob("policies/*/rollouts.parquet")))
+    maker = _Maker(
+        run, problems, rollouts, extraction, limit, columns, marker,
+        options or steps.ModelOptions(), show, say,
+    )  # fmt: skip
+    keys = maker.make(names)
+    entries, tables = [], []
+    for name, key in zip(names[1:], keys[1:], strict=True):
+        corners = Corners(run, keys[0], key)
+        table, entry = _analyse(corners, _label(name, names), config, marker, show, say)
+        tables.append(table)
+        entries.append({"model": name, "key": key, **entry})
+    whole = pd.concat(tables, ignore_index=True).assign(seed=config.seed)[list(COLUMNS)]
+    write_parquet(run / "comparison.parquet", whole)
+    write_csv(run / "comparison.csv", whole.round(6))
+    write_json(
+        run / "verdict.json",
+        {
+            "base": base, "problems": problems, "n_problems": len(chosen), "n_samples": rollouts.n,
+            "place": {"layer": config.layer, "anchor": config.anchor}, "seed": config.seed,
+            "margins": asdict(config.margins), "checkpoints": entries, "versions": versions(),
+        },
+    )  # fmt: skip
+    return open_comparison(run)
+
+
+def check_settings(
+    names: Sequence[str],
+    config: CompareConfig,
+    rollouts: RolloutConfig,
+    extraction: ExtractionConfig,
+) -> None:
+    """Refuse what cannot be compared before a model is loaded.
+
+    Raises:
+        GeomrlError: see the message.
+    """
+    if len(names) < 2:
+        raise GeomrlError("compare needs a base model and at least one other: BASE RL ...")
+    if rollouts.n < 2:
+        raise GeomrlError(
+            f"-n {rollouts.n}: pairs of rollouts are compared, so take two a problem or more"
+        )
+    if config.anchor not in extraction.anchors:
+        raise GeomrlError(
+            f"anchor {config.anchor} of the verdict is not among those read "
+            f"({', '.join(extraction.anchors)}); add it to --anchors or choose another --anchor"
+        )
+    if extraction.layers is not None and config.layer not in extraction.layers:
+        raise GeomrlError(
+            f"layer {config.layer} of the verdict is not among those read "
+            f"({', '.join(extraction.layers)}); add it to --layers or choose another --layer"
+        )
+
+
+def check_distinct(problems: Sequence[Problem]) -> None:
+    """Refuse a problem that stands in the set twice: its two copies would count as two problems.
+
+    Raises:
+        GeomrlError: names the pair.
+    """
+    seen: dict[str, Problem] = {}
+    for problem in problems:
+        text = " ".join(problem.statement.split())
+        other = seen.setdefault(text, problem)
+        if other is not problem:
+            raise GeomrlError(
+                f"problem {problem.problem_id} of {problem.benchmark} has the same text as "
+                f"{other.problem_id} of {other.benchmark}: intervals count problems as independent, "
+                "so leave one of them out"
+            )
+
+
+@dataclass(frozen=True)
+class _Maker:
+    """Makes rollouts, states and lenses, one model in memory at a time."""
+
+    out: Path
+    problems: str
+    rollouts: RolloutConfig
+    extraction: ExtractionConfig
+    limit: int | None
+    columns: dict[str, str] | None
+    marker: str
+    options: steps.ModelOptions
+    show: bool
+    say: Say
+
+    def make(self, names: Sequence[str]) -> list[str]:
+        """Make all corners; return the models' keys."""
+        base = self.options.load(names[0])
+        key, vocabulary, width = base.key, base.vocabulary, _width(base)
+        run = self._answer(base)
+        self._read(base, run, base.key)
+        targets = _targets(run, base)
+        self._lens(base, run, targets)
+        del base
+        keys, runs = [key], []
+        for name in names[1:]:
+            gc.collect()
+            loaded = self.options.load(name)
+            if (loaded.vocabulary, _width(loaded)) != (vocabulary, width):
+                raise GeomrlError(
+                    f"{name}: another vocabulary, width or depth than {names[0]}'s; compare "
+                    "checkpoints of one architecture"
+                )
+            own = self._answer(loaded)
+            for policy in (run, own):
+                self._read(loaded, policy, loaded.key)
+                self._lens(loaded, policy, targets)
+            keys.append(loaded.key)
+            runs.append(own)
+            del loaded
+        gc.collect()
+        base = self.options.load(names[0])
+        for own in runs:
+            self._read(base, own, key)
+            self._lens(base, own, targets)
+        return keys
+
+    def _answer(self, loaded: LoadedModel) -> Run:
+        return steps.make_rollouts(
+            loaded, self.problems, policy_folder(self.out, loaded.key), config=self.rollouts,
+            limit=self.limit, columns=self.columns, marker=self.marker, show=self.show,
+        )  # fmt: skip
+
+    def _read(self, loaded: LoadedModel, run: Run, key: str) -> None:
+        self.say(f"{key} reads the rollouts of {run.path.name}")
+        steps.read_states(
+            loaded, run.path, config=self.extraction, options=self.options, show=self.show,
+            say=self.say,
+        )  # fmt: skip
+
+    def _lens(self, loaded: LoadedModel, run: Run, targets: dict[str, int]) -> None:
+        path = lens_file(self.out, run.path.name, loaded.key)
+        if path.exists():
+            return
+        settings = run.store(loaded.key).settings
+        total = len(settings.layers) * sum(map(before_the_answer, settings.anchors))
+        done = 0
+        with progress_bar("logit lens", "layer x anchor", show=self.show) as update:
+
+            def tick() -> None:
+                nonlocal done
+                done += 1
+                update(done, total)
+
+            write_lens(ModelProbe(loaded), run, targets, path, tick)
+
+
+def _width(loaded: LoadedModel) -> tuple[int, int]:
+    config = loaded.model.config
+    return int(config.hidden_size), int(config.num_hidden_layers)
+
+
+def _targets(run: Run, loaded: LoadedModel) -> dict[str, int]:
+    """Return the first token of each problem's gold answer, by "benchmark/problem_id"."""
+    rollouts = run.rollouts.assign(problem_id=problem_keys(run.rollouts))
+    rows = run.store(loaded.key).rows()
+    rows = rows[rows["anchor"] == "before_answer"][["rollout_id", "next_token_id"]]
+    labelled = rows.merge(rollouts[["rollout_id", "problem_id", "verdict"]], on="rollout_id")
+    first = rollouts.drop_duplicates("problem_id").dropna(subset="gold")
+    golds = dict(zip(first["problem_id"], first["gold"], strict=True))
+    return gold_tokens(labelled, golds, loaded.tokenizer)
+
+
+def _label(name: str, names: Sequence[str]) -> str:
+    label = model_label(name)
+    return label if [model_label(n) for n in names[1:]].count(label) == 1 else name
+
+
+def _analyse(
+    corners: Corners, label: str, config: CompareConfig, marker: str, show: bool, say: Say
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Return one checkpoint's rows, and its entry in the verdict file."""
+    with MathVerifier(marker=parse_marker(marker)) as verifier:
+        base, rl = corners.policy_tables(verifier)
+    policy = policy_evidence(base, rl, seed=config.seed, n_boot=config.n_boot)
+    if config.layer not in corners.layers:
+        raise GeomrlError(
+            f"layer {config.layer} of the verdict is not stored ({', '.join(corners.layers)})"
+        )
+    rows = _policy_rows(policy)
+    geometry: dict[tuple[str, str], GeometryEvidence | None] = {}
+    n_layers, total = len(corners.layers), len(corners.layers) * len(corners.anchors)
+    with progress_bar("comparing", "layer x anchor", show=show) as update:
+        for number, anchor in enumerate(corners.anchors):
+            files = part_files(corners.out, corners.base, corners.rl, anchor)
+            if not files[1].exists():
+                found, evidence = [], {}
+                for depth, layer in enumerate(corners.layers):
+                    more, evidence[layer] = _compare_place(corners, Place(layer, anchor), config)
+                    found += more
+                    update(number * n_layers + depth + 1, total)
+                write_part(files, found, evidence)
+            update((number + 1) * n_layers, total)
+            part, evidence = read_part(files)
+            rows += part
+            geometry |= {(layer, anchor): each for layer, each in evidence.items()}
+    verdict = decide(Evidence(policy, geometry[config.layer, config.anchor]), config.margins)
+    for remark in verdict.remarks:
+        say(f"note: {label}: {remark}")
+    others = [
+        elsewhere_entry(layer, anchor, decide(Evidence(policy, found), config.margins))
+        for (layer, anchor), found in geometry.items()
+        if found is not None and (layer, anchor) != (config.layer, config.anchor)
+    ]
+    entry = {"checkpoint": label, **verdict_entry(verdict), "elsewhere": others}
+    return pd.DataFrame(rows).assign(checkpoint=label), entry
+
+
+def _compare_place(
+    corners: Corners, place: Place, config: CompareConfig
+) -> tuple[list[Row], GeometryEvidence | None]:
+    """Return the rows and evidence of one layer and anchor; none where too few rollouts reach it."""
+    sets = corners.paired(place.layer, place.anchor)
+    if min(paired.groups.n_problems for paired in sets.values()) < 2:
+        return [], None
+    heavy = place.anchor in config.probe_anchors
+    settings = PlaceSettings(
+        config.seed, config.n_boot, config.n_perm if heavy else 0, probes=heavy
+    )
+    evidence = geometry_evidence(list(sets.values()), seed=config.seed, n_boot=config.n_boot)
+    rows = list(place_rows(sets, evidence, place, settings))
+    if before_the_answer(place.anchor):
+        lens = corners.lens(place.anchor)
+        lens = lens[lens["layer"] == place.layer]
+        if len(lens):
+            rows += lens_rows(lens, place, seed=config.seed, n_boot=config.n_boot)
+    return rows, evidence
+
+
+def _policy_rows(policy: PolicyEvidence) -> list[Row]:
+    place = Place("", "")
+    return [
+        place.row("pass@1", CHANGE, "", policy.pass_at_1),
+        place.row("answer_distance", CHANGE, "", policy.answers),
+        place.row("log_length", CHANGE, "", policy.log_length),
+    ]

@@ -1,0 +1,166 @@
+"""Similarity cells before and after: the four corners of the 2x2, and paired differences.
+
+Corners are (policy, encoder). A difference between encoders is over the same rollouts, one between
+policies over the same problems; both are taken by problem, over the problems that have the cell on
+both sides. Unmatched means would compare easy problems with hard ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from jaxtyping import Float
+
+from geomrl.evaluate.effect import mean_effect
+from geomrl.evaluate.geometry import PairedStates
+from geomrl.evaluate.rows import BOTH, CHANGE, Place, Row
+from geomrl.probe.cells import (
+    CONTRASTS,
+    WITHIN_CELLS,
+    Cell,
+    cross_cells,
+    estimate_cells,
+    within_cells,
+)
+from geomrl.probe.groups import Groups
+from geomrl.probe.spaces import SPACES, Refusal, SpaceName, build_space
+from geomrl.stats.intervals import Interval, pair_interval
+
+POLICIES = ("base", "rl")
+_LABEL = "comparison"  # all intervals over the same number of problems share their draws
+
+Corner = tuple[str, str]
+ByProblem = dict[str, float]
+
+
+def similarity_rows(
+    sets: Mapping[str, PairedStates], place: Place, *, seed: int, n_boot: int
+) -> Iterator[Row]:
+    """Yield cells, contrasts and floors of each corner, and their differences, in each space.
+
+    Measure "cosine". A space that one corner refuses (whitening needs two problems a dimension) is
+    left out for all. Rows with encoder or policy "rl-base" are differences; "both" averages over
+    the two policies' rollouts.
+
+    Args:
+        sets: by policy.
+        place: layer and anchor.
+        seed: of folds and bootstrap.
+        n_boot: bootstrap draws.
+    """
+    for space in SPACES:
+        found = {}
+        for policy, paired in sets.items():
+            for encoder, states in (("base", paired.base), ("rl", paired.rl)):
+                cells = _cells(states, paired.groups, space, seed)
+                if cells is not None:
+                    found[policy, encoder] = cells
+        if len(found) < 2 * len(sets):
+            continue
+        for (policy, encoder), (within, across) in found.items():
+            for estimate in estimate_cells(within, across, seed=seed, label=_LABEL, n_boot=n_boot):
+                if estimate.weighting == "problem":
+                    yield place.row(
+                        "cosine", policy, encoder, estimate.interval, cell=estimate.cell,
+                        space=space, n_problems=estimate.n_problems,
+                    )  # fmt: skip
+        groups = {policy: paired.groups for policy, paired in sets.items()}
+        yield from _differences(found, groups, place, space, seed, n_boot)
+
+
+def _cells(
+    states: Float[np.ndarray, "n d"], groups: Groups, name: SpaceName, seed: int
+) -> tuple[dict[str, Cell], dict[str, Cell]] | None:
+    space = build_space(name, states, groups, seed=seed)
+    if isinstance(space, Refusal):
+        return None
+    grams = [space.within(p) for p in range(groups.n_problems)]
+    return within_cells(grams, groups), cross_cells(space, groups)
+
+
+def _differences(
+    found: Mapping[Corner, tuple[dict[str, Cell], dict[str, Cell]]],
+    groups: Mapping[str, Groups],
+    place: Place,
+    space: str,
+    seed: int,
+    n_boot: int,
+) -> Iterator[Row]:
+    """Yield each named difference of two corners."""
+    values = {corner: _values(within, groups[corner[0]]) for corner, (within, _) in found.items()}
+    for policy, encoder, plus, minus in _contrasts(list(groups)):
+        for name in values[plus[0]]:
+            one, other = (_mean([values[c][name] for c in corners]) for corners in (plus, minus))
+            shared = [p for p in one if p in other]
+            changes = np.array([one[p] - other[p] for p in shared])
+            effect = mean_effect(changes, seed=seed, label=f"{_LABEL}/{name}", n_boot=n_boot)
+            yield place.row("cosine", policy, encoder, effect, cell=name, space=space)
+        floors = [
+            _mean_floor([(found[c][1]["floor"], groups[c[0]]) for c in corners])
+            for corners in (plus, minus)
+        ]
+        yield place.row(
+            "cosine", policy, encoder, _floor_difference(*floors, seed=seed, n_boot=n_boot),
+            cell="floor", space=space,
+        )  # fmt: skip
+
+
+def _contrasts(
+    policies: list[str],
+) -> Iterator[tuple[str, str, list[Corner], list[Corner]]]:
+    """Yield (policy, encoder) of the row, and the corners that are added and subtracted."""
+    for policy in policies:
+        yield policy, CHANGE, [(policy, "rl")], [(policy, "base")]
+    if len(policies) < 2:
+        return
+    yield BOTH, CHANGE, [(p, "rl") for p in policies], [(p, "base") for p in policies]
+    for encoder in ("base", "rl"):
+        yield CHANGE, encoder, [("rl", encoder)], [("base", encoder)]
+    yield CHANGE, CHANGE, [("rl", "rl")], [("base", "base")]
+
+
+def _values(within: Mapping[str, Cell], groups: Groups) -> dict[str, ByProblem]:
+    """Return, by cell and contrast, the problems' values; problems without one are left out."""
+    means = {name: within[name].means for name in WITHIN_CELLS}
+    means |= {f"{a}-{b}": means[a] - means[b] for a, b in CONTRASTS}
+    return {
+        name: {p: float(v) for p, v in zip(groups.problem_ids, each, strict=True) if np.isfinite(v)}
+        for name, each in means.items()
+    }
+
+
+def _mean(parts: list[ByProblem]) -> ByProblem:
+    return {
+        p: float(np.mean([part[p] for part in parts]))
+        for p in parts[0]
+        if all(p in part for part in parts)
+    }
+
+
+Floor = tuple[list[str], Float[np.ndarray, "p p"]]
+
+
+def _mean_floor(parts: list[tuple[Cell, Groups]]) -> Floor:
+    """Return problem ids, and mean cosines by pair of problems, NaN where there is none."""
+    ids = [p for p in parts[0][1].problem_ids if all(p in g.problem_ids for _, g in parts[1:])]
+    return ids, np.mean([_among(cell, groups, ids) for cell, groups in parts], axis=0)
+
+
+def _among(cell: Cell, groups: Groups, ids: list[str]) -> Float[np.ndarray, "k k"]:
+    at = {p: i for i, p in enumerate(groups.problem_ids)}
+    index = [at[p] for p in ids]
+    return cell.means[np.ix_(index, index)]
+
+
+def _floor_difference(one: Floor, other: Floor, *, seed: int, n_boot: int) -> Interval:
+    """Return the mean difference over pairs of problems that both sides have."""
+    shared = [p for p in one[0] if p in set(other[0])]
+    tables = []
+    for ids, means in (one, other):
+        at = {p: i for i, p in enumerate(ids)}
+        index = [at[p] for p in shared]
+        tables.append(means[np.ix_(index, index)])
+    change = tables[0] - tables[1]
+    weights = np.isfinite(change).astype(float)
+    return pair_interval(np.nan_to_num(change), weights, seed=seed, label=_LABEL, n_boot=n_boot)

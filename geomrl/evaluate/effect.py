@@ -1,0 +1,109 @@
+"""One measured change with what it can bear: interval, test, standard error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+
+from geomrl.stats.intervals import Interval, jackknife_interval, mean_interval
+
+N_BOOT = 1000
+_ZERO = 1e-12
+_REACH = 0.975
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A change from base to RL: 95 % interval over problems and two-sided p of "no change".
+
+    `se` and `df` belong to the t test behind `p`. An effect that is exactly 0 for every problem has
+    p = 1; one that cannot be estimated is NaN throughout, with `n_problems` what there was.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    se: float
+    df: int
+    n_problems: int
+
+    def p_above(self, bound: float) -> float:
+        """Return the one-sided p of "the effect is at most `bound`"."""
+        if not np.isfinite(self.value) or self.df < 1:
+            return float("nan")
+        if self.se <= _ZERO:
+            return 0.0 if self.value > bound + _ZERO else 1.0
+        return float(scipy.stats.t.sf((self.value - bound) / self.se, self.df))
+
+    def p_below(self, bound: float) -> float:
+        """Return the one-sided p of "the effect is at least `bound`"."""
+        return Effect(-self.value, np.nan, np.nan, self.p, self.se, self.df, 0).p_above(-bound)
+
+    def reach(self, level: float) -> float:
+        """Return how far the one-sided confidence bound of this level lies from the value."""
+        if not np.isfinite(self.se) or self.df < 1:
+            return float("nan")
+        return float(scipy.stats.t.ppf(1 - level, self.df) * self.se)
+
+
+def unknown(value: float = float("nan"), n_problems: int = 0) -> Effect:
+    """Return an effect without interval or test."""
+    nan = float("nan")
+    return Effect(value, nan, nan, nan, nan, 0, n_problems)
+
+
+def mean_effect(
+    changes: Float[np.ndarray, " problems"],
+    *,
+    seed: int,
+    label: str,
+    n_boot: int = N_BOOT,
+    bounds: tuple[float, float] | None = None,
+) -> Effect:
+    """Return the mean of one change a problem: paired t test, bootstrap-t interval.
+
+    Args:
+        changes: NaN where a problem lacks what is needed.
+        seed: the run's seed.
+        label: names the bootstrap's draws.
+        n_boot: bootstrap draws.
+        bounds: limits that the changes cannot leave, as in `mean_interval`.
+    """
+    known = changes[np.isfinite(changes)]
+    n = len(known)
+    if n < 2:
+        return unknown(float(known.mean()) if n else float("nan"), n)
+    value = float(known.mean())
+    se = float(known.std(ddof=1) / np.sqrt(n))
+    if se <= _ZERO:
+        value = 0.0 if abs(value) <= _ZERO else value
+        return Effect(value, value, value, float(value == 0), 0.0, n - 1, n)
+    found = mean_interval(known, seed=seed, label=label, n_boot=n_boot, bounds=bounds)
+    p = float(2 * scipy.stats.t.sf(abs(value) / se, n - 1))
+    return Effect(value, found.low, found.high, p, se, n - 1, n)
+
+
+def jackknife_effect(
+    value: float, replicates: Float[np.ndarray, " groups"], n_problems: int
+) -> Effect:
+    """Return a statistic of all problems with its jackknife-t interval and test.
+
+    Args:
+        value: the statistic.
+        replicates: the statistic without each group of problems in turn.
+        n_problems: problems behind it.
+    """
+    found: Interval = jackknife_interval(value, replicates, n_clusters=n_problems)
+    if not np.isfinite(value) or not np.isfinite(replicates).all() or len(replicates) < 2:
+        return unknown(value, n_problems)
+    df = len(replicates) - 1
+    if not np.isfinite(found.low):  # all replicates are equal
+        value = 0.0 if abs(value) <= _ZERO else value
+        return Effect(value, value, value, float(value == 0), 0.0, df, n_problems)
+    se = (found.high - found.low) / 2 / float(scipy.stats.t.ppf(_REACH, df))
+    p = float(2 * scipy.stats.t.sf(abs(value) / se, df))
+    return Effect(value, found.low, found.high, p, se, df, n_problems)
