@@ -178,7 +178,11 @@ def test_interrupt_exits_130_and_says_that_nothing_is_lost(model, problems, tmp_
     command = [sys.executable, "-m", "geomrl.cli", "rollout", model, "--problems", problems, "--out",
                str(tmp_path / "run"), "-n", "64", "--chunk", "8", "--template", "plain",
                "--max-tokens", "200"]  # fmt: skip
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # A shell that starts the tests in the background has them ignore SIGINT, and children inherit that.
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     parts = tmp_path / "run" / "rollouts.parts"
     deadline = time.monotonic() + 120
     while not list(parts.glob("part-*")) and time.monotonic() < deadline:
