@@ -14,7 +14,8 @@ from widened import save_widened_reasoner
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 SETTINGS = (
-    "rollout.engine=vllm", "deepspeed.processes=1", "steps=20", "optimiser.lr=1.0e-3", "optimiser.warmup_updates=6",
+    "rollout.engine=vllm", "deepspeed.processes=1", "steps=20",
+    "optimiser.lr=1.0e-3", "optimiser.warmup_updates=6",
     "data.prompts_per_step=64", "evaluation.limit=200",
     "rollout.vllm.gpu_memory_utilization=0.4", "evaluation.every=20", "checkpoint.every=20",
     "log.rollouts_every=0", "log.show_rollouts=0",
