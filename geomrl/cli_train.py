@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -108,6 +109,7 @@ def ablate(
 
 def _launch(processes: int) -> None:
     """Run this very command once a rank, as torchrun does."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import get_args_parser, run
 
@@ -119,6 +121,10 @@ def _launch(processes: int) -> None:
         run(get_args_parser().parse_args([*ranks, *sys.argv[1:]]))
     except ChildFailedError as error:
         raise typer.Exit(1) from error
+    except SignalException as error:
+        if error.sigval != signal.SIGINT:
+            raise typer.Exit(128 + error.sigval) from error
+        raise KeyboardInterrupt from error
 
 
 def _checked(path: Path, changes: list[str] | None, *, dry_run: bool) -> TrainConfig:
