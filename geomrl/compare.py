@@ -18,13 +18,15 @@ import pandas as pd
 from geomrl import steps
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.comparison import (
+    TABLE,
+    VERDICT,
     Comparison,
     open_comparison,
     part_files,
     read_part,
     write_part,
 )
-from geomrl.evaluate.corners import Corners, lens_file, policy_folder, problem_keys
+from geomrl.evaluate.corners import Corners, lens_file, policy_folder
 from geomrl.evaluate.geometry import GeometryEvidence, geometry_evidence
 from geomrl.evaluate.lens import before_the_answer, gold_tokens
 from geomrl.evaluate.lens_table import lens_rows, write_lens
@@ -42,6 +44,7 @@ from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
 from geomrl.progress import progress_bar
 from geomrl.rollout.generate import RolloutConfig
+from geomrl.rollout.table import problem_keys
 from geomrl.run import Run
 from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.verifier import MathVerifier
@@ -134,10 +137,10 @@ def compare_models(
         tables.append(table)
         entries.append({"model": name, "key": key, **entry})
     whole = pd.concat(tables, ignore_index=True).assign(seed=config.seed)[list(COLUMNS)]
-    write_parquet(run / "comparison.parquet", whole)
-    write_csv(run / "comparison.csv", whole.round(6))
+    write_parquet(run / TABLE, whole)
+    write_csv((run / TABLE).with_suffix(".csv"), whole.round(6))
     write_json(
-        run / "verdict.json",
+        run / VERDICT,
         {
             "base": base, "problems": problems, "n_problems": len(chosen), "n_samples": rollouts.n,
             "place": {"layer": config.layer, "anchor": config.anchor}, "seed": config.seed,

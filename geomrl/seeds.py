@@ -8,10 +8,12 @@ draw of another.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    from jaxtyping import Int
 
 
 def derive_seed(seed: int, *labels: str | int) -> int:
@@ -32,3 +34,13 @@ def derive_rng(seed: int, *labels: str | int) -> np.random.Generator:
     import numpy as np
 
     return np.random.default_rng(derive_seed(seed, *labels))
+
+
+def deal(names: Sequence[str], n: int, seed: int, label: str) -> Int[np.ndarray, " names"]:
+    """Deal names into parts 0 .. n - 1 of equal size, up to one, in an order drawn by seed and label."""
+    import numpy as np
+
+    order = np.argsort([derive_seed(seed, label, name) for name in names])
+    part = np.empty(len(names), dtype=int)
+    part[order] = np.arange(len(names)) % n
+    return part

@@ -13,15 +13,13 @@ import numpy as np
 from jaxtyping import Float
 
 from geomrl.evaluate.effect import mean_effect
-from geomrl.evaluate.geometry import PairedStates
+from geomrl.evaluate.geometry import Cells, PairedStates, space_cells
 from geomrl.evaluate.rows import BOTH, CHANGE, Place, Row
 from geomrl.probe.cells import (
     CONTRASTS,
     WITHIN_CELLS,
     Cell,
-    cross_cells,
     estimate_cells,
-    within_cells,
 )
 from geomrl.probe.groups import Groups
 from geomrl.probe.spaces import SPACES, Refusal, SpaceName, build_space
@@ -50,16 +48,17 @@ def similarity_rows(
         n_boot: bootstrap draws.
     """
     for space in SPACES:
-        found = {}
+        found: dict[Corner, Cells] = {}
         for policy, paired in sets.items():
-            for encoder, states in (("base", paired.base), ("rl", paired.rl)):
-                cells = _cells(states, paired.groups, space, seed)
-                if cells is not None:
-                    found[policy, encoder] = cells
+            cells = _cells(paired, space, seed)
+            if cells is not None:
+                found |= {(policy, "base"): cells[0], (policy, "rl"): cells[1]}
         if len(found) < 2 * len(sets):
             continue
-        for (policy, encoder), (within, across) in found.items():
-            for estimate in estimate_cells(within, across, seed=seed, label=_LABEL, n_boot=n_boot):
+        for (policy, encoder), each in found.items():
+            for estimate in estimate_cells(
+                each.within, each.across, seed=seed, label=_LABEL, n_boot=n_boot
+            ):
                 if estimate.weighting == "problem":
                     yield place.row(
                         "cosine", policy, encoder, estimate.interval, cell=estimate.cell,
@@ -69,18 +68,23 @@ def similarity_rows(
         yield from _differences(found, groups, place, space, seed, n_boot)
 
 
-def _cells(
-    states: Float[np.ndarray, "n d"], groups: Groups, name: SpaceName, seed: int
-) -> tuple[dict[str, Cell], dict[str, Cell]] | None:
-    space = build_space(name, states, groups, seed=seed)
-    if isinstance(space, Refusal):
-        return None
-    grams = [space.within(p) for p in range(groups.n_problems)]
-    return within_cells(grams, groups), cross_cells(space, groups)
+def _cells(paired: PairedStates, name: SpaceName, seed: int) -> tuple[Cells, Cells] | None:
+    """Return both encoders' cells in a space; None where one refuses it."""
+    if name == "raw":
+        return paired.raw
+    if name == "centred":
+        return paired.centred
+    found = []
+    for states in paired.both:
+        space = build_space(name, states, paired.groups, seed=seed)
+        if isinstance(space, Refusal):
+            return None
+        found.append(space_cells(space, paired.groups))
+    return found[0], found[1]
 
 
 def _differences(
-    found: Mapping[Corner, tuple[dict[str, Cell], dict[str, Cell]]],
+    found: Mapping[Corner, Cells],
     groups: Mapping[str, Groups],
     place: Place,
     space: str,
@@ -88,7 +92,7 @@ def _differences(
     n_boot: int,
 ) -> Iterator[Row]:
     """Yield each named difference of two corners."""
-    values = {corner: _values(within, groups[corner[0]]) for corner, (within, _) in found.items()}
+    values = {c: _values(cells.within, groups[c[0]]) for c, cells in found.items()}
     for policy, encoder, plus, minus in _contrasts(list(groups)):
         for name in values[plus[0]]:
             one, other = (_mean([values[c][name] for c in corners]) for corners in (plus, minus))
@@ -97,7 +101,7 @@ def _differences(
             effect = mean_effect(changes, seed=seed, label=f"{_LABEL}/{name}", n_boot=n_boot)
             yield place.row("cosine", policy, encoder, effect, cell=name, space=space)
         floors = [
-            _mean_floor([(found[c][1]["floor"], groups[c[0]]) for c in corners])
+            _mean_floor([(found[c].across["floor"], groups[c[0]]) for c in corners])
             for corners in (plus, minus)
         ]
         yield place.row(

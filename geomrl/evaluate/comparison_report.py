@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from geomrl.evaluate.comparison import Comparison
+from geomrl.evaluate.comparison import VERDICT, Comparison
 
 MEANINGS = {
     "none": "no change was found, in the policy or in the representation",
@@ -34,7 +34,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
     wide.print(
         f"[bright_black]{record['n_problems']} problems x {record['n_samples']} samples of each "
         f"policy, seed {record['seed']}; 95 % intervals by problem, p Holm-adjusted over the tests."
-        f" All figures: {comparison.path / 'comparison.csv'}, {comparison.path / 'verdict.json'}"
+        f" All figures: {comparison.path / 'comparison.csv'}, {comparison.path / VERDICT}"
     )
 
 

@@ -18,7 +18,7 @@ import pandas as pd
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.geometry import PairedStates, pair_states
 from geomrl.files import read_parquet
-from geomrl.rollout.table import with_answer_classes
+from geomrl.rollout.table import problem_keys, with_answer_classes
 from geomrl.run import Run, open_run
 from geomrl.verify.verifier import Verifier
 
@@ -123,11 +123,6 @@ class Corners:
         columns = ["problem", "sample", "verdict", "answer_class", "length"]
         base, rl = (table.loc[table["role"] == role, columns] for role in POLICIES)
         return base, rl
-
-
-def problem_keys(rows: pd.DataFrame) -> pd.Series:
-    """Return "benchmark/problem_id": ids are unique within a benchmark only."""
-    return rows["benchmark"].astype(str) + "/" + rows["problem_id"].astype(str)
 
 
 def answer_tokens(run: Run, encoder: str) -> pd.Series:

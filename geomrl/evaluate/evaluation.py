@@ -10,7 +10,13 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.accuracy import accuracy_table, mixed_warning, problem_scores
+from geomrl.evaluate.accuracy import (
+    ACCURACY,
+    DIFFERENCES,
+    accuracy_table,
+    mixed_warning,
+    problem_scores,
+)
 from geomrl.evaluate.differences import COLUMNS, difference_table
 from geomrl.evaluate.outcomes import (
     Outcomes,
@@ -31,8 +37,6 @@ from geomrl.stats.sign_flip import N_FLIPS
 from geomrl.steps import ModelOptions, make_rollouts
 from geomrl.verify.marker import BOXED
 
-ACCURACY = "eval.parquet"
-DIFFERENCES = "differences.parquet"
 PROBLEMS = "problems.parquet"
 _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "template", "system")
 _NAMED = 5  # shared problems named in a note

@@ -24,7 +24,7 @@ from geomrl.probe.cells import Cell, cross_cells, within_cells
 from geomrl.probe.groups import Groups, group_rows
 from geomrl.probe.spaces import Refusal, Space, centred_space, raw_space
 from geomrl.probe.spectrum import effective_rank, singular_values
-from geomrl.seeds import derive_seed
+from geomrl.seeds import deal
 
 JACKKNIFE_GROUPS = 20
 _ROUNDING = 1e-6  # a spread this small beside the states is float32 rounding
@@ -43,19 +43,30 @@ class PairedStates:
     rl: Float[np.ndarray, "n d"]
 
     @cached_property
-    def cells(self) -> tuple[EncoderCells, EncoderCells]:
-        """Cells as the base and as the RL encoder gives them."""
-        return encoder_cells(self.base, self.groups), encoder_cells(self.rl, self.groups)
+    def raw(self) -> tuple[Cells, Cells]:
+        """Raw cosines, as the base and as the RL encoder gives them."""
+        base, rl = (space_cells(raw_space(x, self.groups), self.groups) for x in self.both)
+        return base, rl
+
+    @cached_property
+    def centred(self) -> tuple[Cells, Cells] | None:
+        """Centred cosines of both encoders; None where one has none."""
+        spaces = [centred_space(x, self.groups) for x in self.both]
+        cells = [space_cells(s, self.groups) for s in spaces if not isinstance(s, Refusal)]
+        return (cells[0], cells[1]) if len(cells) == 2 else None
+
+    @property
+    def both(self) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "n d"]]:
+        """The base encoder's states and the RL encoder's."""
+        return self.base, self.rl
 
 
 @dataclass(frozen=True)
-class EncoderCells:
-    """Cells of one encoder: within problems in the centred space, and those of raw cosines."""
+class Cells:
+    """Cells within problems, and across them, of one encoder in one space."""
 
-    centred: dict[str, Cell] | None
-    centred_floor: Cell | None
-    raw: dict[str, Cell]
-    raw_cross: dict[str, Cell]
+    within: dict[str, Cell]
+    across: dict[str, Cell]
 
 
 @dataclass(frozen=True)
@@ -118,14 +129,10 @@ def pair_states(
     )  # fmt: skip
 
 
-def encoder_cells(states: Float[np.ndarray, "n d"], groups: Groups) -> EncoderCells:
-    """Return one encoder's cells."""
-    raw, centred = raw_space(states, groups), centred_space(states, groups)
-    if isinstance(centred, Refusal):
-        centred_cells = floor = None
-    else:
-        centred_cells, floor = _within(centred, groups), cross_cells(centred, groups)["floor"]
-    return EncoderCells(centred_cells, floor, _within(raw, groups), cross_cells(raw, groups))
+def space_cells(space: Space, groups: Groups) -> Cells:
+    """Return one space's cells."""
+    grams = [space.within(p) for p in range(groups.n_problems)]
+    return Cells(within_cells(grams, groups), cross_cells(space, groups))
 
 
 def geometry_evidence(
@@ -157,31 +164,27 @@ def geometry_evidence(
     )
 
 
-def _within(space: Space, groups: Groups) -> dict[str, Cell]:
-    return within_cells([space.within(p) for p in range(groups.n_problems)], groups)
-
-
 def _changes(paired: PairedStates) -> dict[str, dict[str, float]]:
     """Return, by measure, each problem's change."""
     names = paired.groups.problem_ids
     before: dict[str, Float[np.ndarray, " p"]] = {}
     after: dict[str, Float[np.ndarray, " p"]] = {}
-    for found, cells in zip((before, after), paired.cells, strict=True):
+    centred_cells = paired.centred or (None, None)
+    for found, raw, centred in zip((before, after), paired.raw, centred_cells, strict=True):
         blank = np.full(len(names), np.nan)
-        inside, floor = cells.centred, cells.centred_floor
-        if inside is None or floor is None:
+        if centred is None:
             found |= dict.fromkeys(("cc", "cc_over_ii", "cc_over_ci", "cc_over_floor"), blank)
         else:
-            cc = inside["CC"].means
+            cc = centred.within["CC"].means
             found |= {
                 "cc": cc,
-                "cc_over_ii": cc - inside["II"].means,
-                "cc_over_ci": cc - inside["CI"].means,
-                "cc_over_floor": cc - _by_problem(floor),
+                "cc_over_ii": cc - centred.within["II"].means,
+                "cc_over_ci": cc - centred.within["CI"].means,
+                "cc_over_floor": cc - _by_problem(centred.across["floor"]),
             }
         found |= {
-            "raw_cc": cells.raw["CC"].means,
-            "raw_floor": _by_problem(cells.raw_cross["floor"]),
+            "raw_cc": raw.within["CC"].means,
+            "raw_floor": _by_problem(raw.across["floor"]),
         }
     return {
         name: dict(zip(names, (after[name] - before[name]).tolist(), strict=True))
@@ -205,8 +208,8 @@ def _common_share(sets: Sequence[PairedStates], problems: Sequence[str]) -> Effe
     for paired in sets:
         index = np.array([paired.groups.problem_ids.index(p) for p in kept])
         before, after = (
-            _shares(c.raw["CC"].means[index], c.raw_cross["CC_cross"].means[np.ix_(index, index)])
-            for c in paired.cells
+            _shares(c.within["CC"].means[index], c.across["CC_cross"].means[np.ix_(index, index)])
+            for c in paired.raw
         )
         changes.append(after - before)
     both = np.mean(changes, axis=0)
@@ -238,8 +241,7 @@ def _shared(ids: Sequence[Sequence[str]]) -> list[str]:
 def jackknife_groups(sets: Sequence[PairedStates], seed: int) -> list[Int[np.ndarray, " p"]]:
     """Return each set's problems' groups, 0 .. 19, dealt by seed; a problem's is the same in all."""
     names = sorted({p for paired in sets for p in paired.groups.problem_ids})
-    order = sorted(names, key=lambda name: derive_seed(seed, "jackknife", name))
-    group = {name: i % JACKKNIFE_GROUPS for i, name in enumerate(order)}
+    group = dict(zip(names, deal(names, JACKKNIFE_GROUPS, seed, "jackknife"), strict=True))
     return [np.array([group[p] for p in paired.groups.problem_ids]) for paired in sets]
 
 
@@ -282,7 +284,7 @@ def _log_rank(
     found = []
     for paired, group in zip(sets, assigned, strict=True):
         groups = paired.groups
-        pick = groups.starts[:-1] + (groups.draw(seed, "rank") * groups.sizes).astype(int)
+        pick = groups.one_each(seed, "rank")
         x, y = paired.base[pick], paired.rl[pick]
         parts = [_log_ratio(x[group != g], y[group != g]) for g in range(_n_groups(assigned))]
         found.append((_log_ratio(x, y), np.array(parts)))
@@ -296,11 +298,8 @@ def _log_ratio(base: Float[np.ndarray, "p d"], rl: Float[np.ndarray, "p d"]) -> 
 
 
 def _procrustes(paired: PairedStates, seed: int) -> HeldOut:
-    groups = paired.groups
-    order = np.argsort([derive_seed(seed, "procrustes", p) for p in groups.problem_ids])
-    fold = np.empty(groups.n_problems, dtype=int)
-    fold[order] = np.arange(groups.n_problems) % 2
-    return held_out_procrustes(paired.base, paired.rl, groups.problem, fold)
+    fold = deal(paired.groups.problem_ids, 2, seed, "procrustes")
+    return held_out_procrustes(paired.base, paired.rl, paired.groups.problem, fold)
 
 
 def _procrustes_effects(

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.corners import gold_targets, problem_keys
+from geomrl.evaluate.corners import gold_targets
 from geomrl.evaluate.effect import Effect, mean_effect
 from geomrl.evaluate.lens import before_the_answer, lens_logprobs
 from geomrl.evaluate.rows import CHANGE, Place, Row
 from geomrl.files import write_parquet
 from geomrl.probe.decoder import FINAL
 from geomrl.probe.extraction import ModelProbe
+from geomrl.rollout.table import problem_keys
 from geomrl.run import Run
 
 _COLUMNS = ["rollout_id", "problem_id", "layer", "anchor", "gold_logprob", "entropy"]

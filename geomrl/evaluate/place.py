@@ -92,7 +92,7 @@ def _spread_rows(
 ) -> Iterator[Row]:
     """Yield effective rank and participation ratio at matched n, and TwoNN, of each encoder."""
     groups = paired.groups
-    pick = groups.starts[:-1] + (groups.draw(settings.seed, "rank") * groups.sizes).astype(int)
+    pick = groups.one_each(settings.seed, "rank")
     for encoder, states in zip(_ENCODERS, (paired.base, paired.rl), strict=True):
         spectra, n = matched_spectra(states, groups, seed=settings.seed)
         for (measure, cell), interval in spectra.items():
@@ -226,4 +226,4 @@ def _by_problem(values: Float[np.ndarray, " n"], groups: Groups) -> Float[np.nda
 
 
 def _means(states: Float[np.ndarray, "n d"], groups: Groups) -> Float[np.ndarray, "p d"]:
-    return np.add.reduceat(states, groups.starts[:-1], axis=0) / groups.sizes[:, None]
+    return groups.sums(states) / groups.sizes[:, None]

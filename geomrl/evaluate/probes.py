@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 
 from geomrl.evaluate.effect import Effect, jackknife_effect, mean_effect, unknown
 from geomrl.probe.groups import Groups
-from geomrl.seeds import derive_rng, derive_seed
+from geomrl.seeds import deal, derive_rng
 
 FOLDS = 5
 INVERSE_PENALTY = 0.1
@@ -36,10 +36,7 @@ class Scores:
 
 def problem_folds(groups: Groups, seed: int, folds: int = FOLDS) -> Int[np.ndarray, " n"]:
     """Deal problems into folds by seed; return each rollout's fold."""
-    order = np.argsort([derive_seed(seed, "probe", p) for p in groups.problem_ids])
-    fold = np.empty(groups.n_problems, dtype=int)
-    fold[order] = np.arange(groups.n_problems) % folds
-    return fold[groups.problem]
+    return deal(groups.problem_ids, folds, seed, "probe")[groups.problem]
 
 
 def held_out_scores(

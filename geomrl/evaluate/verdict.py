@@ -22,7 +22,7 @@ with enough problems every difference is significant. Margins are stated before 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -172,7 +172,7 @@ def _no_gain(cc: Effect, margins: Margins) -> bool:
 
 def _from_one(cka: Effect) -> Effect:
     """Return CKA - 1: no change is 0."""
-    return Effect(cka.value - 1, cka.low - 1, cka.high - 1, cka.p, cka.se, cka.df, cka.n_problems)
+    return replace(cka, value=cka.value - 1, low=cka.low - 1, high=cka.high - 1)
 
 
 def _largest(ps: list[float]) -> float:

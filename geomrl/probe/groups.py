@@ -72,6 +72,14 @@ class Groups:
         seeds = [derive_seed(seed, purpose, name) for name in self.problem_ids]
         return np.array([s >> 10 for s in seeds], dtype=float) / 2**53
 
+    def one_each(self, seed: int, label: str) -> Int[np.ndarray, " p"]:
+        """Return one row of each problem, drawn by seed, label and problem."""
+        return self.starts[:-1] + (self.draw(seed, label) * self.sizes).astype(int)
+
+    def sums(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "p d"]:
+        """Return the sum over each problem's rows (every problem has at least one)."""
+        return np.add.reduceat(x, self.starts[:-1], axis=0)
+
     @cached_property
     def pairs(self) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
         """Rows (i, j), i < j, of every within-problem pair; problem by problem, row-major."""

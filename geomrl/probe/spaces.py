@@ -113,7 +113,7 @@ def centred_space(states: Float[np.ndarray, "n d"], groups: Groups) -> Space | R
     """
     if groups.n_problems < 2:
         return Refusal("centring leaves a pair's own problem out and needs another one")
-    means = _sums(states.astype(float), groups) / groups.sizes[:, None]
+    means = groups.sums(states.astype(float)) / groups.sizes[:, None]
     # Cosines from a centre are blind to a shift of all states; this one keeps numbers small.
     middle = means.mean(axis=0)
     return _CentredSpace(groups, states - middle, means - middle, _norms(states))
@@ -131,7 +131,7 @@ def whitened_space(
     the result.
     """
     fold = np.argsort(np.argsort(groups.draw(seed, "whitening folds"))) % WHITENING_FOLDS
-    chosen = groups.starts[:-1] + (groups.draw(seed, "whitening") * groups.sizes).astype(int)
+    chosen = groups.one_each(seed, "whitening")
     d, n_train = states.shape[1], groups.n_problems - int(np.bincount(fold).max(initial=0))
     if n_train < 2 * d:
         return Refusal(
@@ -184,8 +184,8 @@ class _UnitSpace:
         return own @ own.T
 
     def across(self) -> CrossSums:
-        graded = _sums(self.unit, self.groups)  # [P, d]
-        correct = _sums(self.unit * self.groups.correct[:, None], self.groups)
+        graded = self.groups.sums(self.unit)  # [P, d]
+        correct = self.groups.sums(self.unit * self.groups.correct[:, None])
         return CrossSums(graded @ graded.T * self.comparable, correct @ correct.T * self.comparable)
 
     def cosines(self, i: Rows, j: Rows) -> Float[np.ndarray, " k"]:
@@ -279,7 +279,7 @@ class _CentredSpace:
         `ends[p]` on have no weight.
         """
         n_problems, hidden = self.means.shape
-        total, lean = _sums(weight, self.groups), _sums(weight * pull, self.groups)  # [P, P]
+        total, lean = self.groups.sums(weight), self.groups.sums(weight * pull)  # [P, P]
         sums = total * total.T * centre - lean * total.T - total * lean.T
         width = max(1, int(np.sqrt(_BLOCK_NUMBERS / hidden)))
         blocks = [slice(a, min(a + width, n_problems)) for a in range(0, n_problems, width)]
@@ -308,11 +308,6 @@ class _CentredSpace:
             rows = slice(int(self.groups.starts[p]), int(ends[p]))
             np.matmul(weight[rows, those].T, self.states[rows], out=found[k])
         return found
-
-
-def _sums(x: Float[np.ndarray, "n d"], groups: Groups) -> Float[np.ndarray, "p d"]:
-    """Return the sum over each problem's rows (every problem has at least one)."""
-    return np.add.reduceat(x, groups.starts[:-1], axis=0)
 
 
 def _norms(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:

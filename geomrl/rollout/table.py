@@ -101,3 +101,8 @@ def grade_columns(grades: Sequence[Grade]) -> dict[str, Any]:
         "answer": [grade.answer for grade in grades],
         "verdict_reason": [grade.reason for grade in grades],
     }
+
+
+def problem_keys(rows: pd.DataFrame) -> pd.Series:
+    """Return "benchmark/problem_id": ids are unique within a benchmark only."""
+    return rows["benchmark"].astype(str) + "/" + rows["problem_id"].astype(str)

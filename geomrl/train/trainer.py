@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -36,11 +35,8 @@ from geomrl.train.display import TrainDisplay
 from geomrl.train.evaluation import evaluate
 from geomrl.train.preflight import check
 from geomrl.train.setup import Setup, begin_run, build
-from geomrl.train.update_phase import update_phase
+from geomrl.train.update_phase import Tick, update_phase
 from geomrl.train.world import is_first, join_world, world_size
-
-Tick = Callable[[str], None]
-"""Told the name of each point that the loop reaches; tests stop runs there."""
 
 
 def train(

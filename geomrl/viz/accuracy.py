@@ -13,6 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from geomrl.errors import GeomrlError
+from geomrl.evaluate.accuracy import ACCURACY, AVERAGE, DIFFERENCES
 from geomrl.files import read_json, read_parquet
 from geomrl.viz import theme
 from geomrl.viz.picture import Picture, write_picture
@@ -21,14 +22,12 @@ _COLUMNS = 3
 _ROW_INCH = 1.75
 _MARKERS = "osD^vP<X>*"
 _DASHES = ("-", "--", ":", "-.")
-_TABLE, _DIFFERENCES = "eval.parquet", "differences.parquet"
-_AVERAGE = "average"
 _LINE_INCH = 0.17  # a benchmark's row of one model
 
 
 def is_evaluation(folder: Path) -> bool:
     """Say whether `geomrl eval` made this folder."""
-    return (Path(folder) / _TABLE).exists() and (Path(folder) / _DIFFERENCES).exists()
+    return (Path(folder) / ACCURACY).exists() and (Path(folder) / DIFFERENCES).exists()
 
 
 def draw_evaluation(
@@ -51,7 +50,7 @@ def draw_evaluation(
         GeomrlError: the folder holds no evaluation.
     """
     folder = Path(folder)
-    table, differences = (read_parquet(folder / name) for name in (_TABLE, _DIFFERENCES))
+    table, differences = (read_parquet(folder / name) for name in (ACCURACY, DIFFERENCES))
     seed = int(read_json(folder / "summary.json")["seed"])
     pictures = []
     for measure in ("pass", "majority"):
@@ -190,7 +189,7 @@ def draw_differences(frame: pd.DataFrame, *, seed: int, name: str) -> Picture:
 
 def _ordered(benchmarks: pd.Series) -> list[str]:
     """Return the benchmarks without repeats, the average last."""
-    return sorted(dict.fromkeys(map(str, benchmarks)), key=lambda name: name == _AVERAGE)
+    return sorted(dict.fromkeys(map(str, benchmarks)), key=lambda name: name == AVERAGE)
 
 
 def _look(number: int) -> tuple[str, str, Any]:
@@ -255,5 +254,5 @@ def _footnote(frame: pd.DataFrame, seed: int, *notes: str) -> str:
     methods = "no intervals"
     if draws:
         methods = f"95 % intervals by problem ({draws:,} bootstrap draws)"
-    problems = frame[frame["benchmark"] != _AVERAGE]["n_problems"]
+    problems = frame[frame["benchmark"] != AVERAGE]["n_problems"]
     return "; ".join([f"n = {theme.span(problems, 'problem')}", *own, methods, f"seed {seed}"])

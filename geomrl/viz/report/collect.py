@@ -11,6 +11,9 @@ import pandas as pd
 from geomrl.ablate.findings import TABLE as ABLATION
 from geomrl.ablate.findings import Ablation, read_ablation
 from geomrl.errors import GeomrlError
+from geomrl.evaluate.accuracy import ACCURACY, DIFFERENCES
+from geomrl.evaluate.comparison import TABLE as COMPARISON
+from geomrl.evaluate.comparison import VERDICT
 from geomrl.files import read_json, read_parquet
 from geomrl.manifest import read_manifest
 from geomrl.train.metrics_log import FILE as METRICS
@@ -84,10 +87,10 @@ def collect(path: Path | str, encoder: str | None = None) -> Collected:
         _table(path / "replacement.parquet"),
         read_metrics(path) if (path / METRICS).exists() else None,
         read_ablation(path) if (path / ABLATION).exists() else None,
-        _table(path / "eval.parquet"),
-        _table(path / "differences.parquet"),
-        _table(path / "comparison.parquet"),
-        read_json(path / "verdict.json") if (path / "verdict.json").exists() else None,
+        _table(path / ACCURACY),
+        _table(path / DIFFERENCES),
+        _table(path / COMPARISON),
+        read_json(path / VERDICT) if (path / VERDICT).exists() else None,
     )
     if not found.kinds:
         raise GeomrlError(
@@ -102,8 +105,8 @@ def _kinds(path: Path) -> tuple[str, ...]:
         "probed run": "similarity.parquet",
         "training": METRICS,
         "ablation": ABLATION,
-        "evaluation": "eval.parquet",
-        "comparison": "comparison.parquet",
+        "evaluation": ACCURACY,
+        "comparison": COMPARISON,
     }
     found = [kind for kind, file in signs.items() if (path / file).exists()]
     if not found and (path / "rollouts.parquet").exists():

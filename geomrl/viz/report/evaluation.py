@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from geomrl.evaluate.accuracy import AVERAGE
 from geomrl.viz.report.charts import counted, look, place_chart
 from geomrl.viz.report.collect import Collected
 from geomrl.viz.report.views import Chart, Column, Fact, Number, Table, View
@@ -34,7 +35,7 @@ def _first(table: pd.DataFrame) -> pd.DataFrame:
     rows = table[(table["measure"] == "pass") & (table["k"] == 1)]
     if rows.empty:  # measure names that hold their k
         rows = table[table["measure"].astype(str) == "pass@1"]
-    average = rows[rows["benchmark"] == "average"]
+    average = rows[rows["benchmark"] == AVERAGE]
     return average if len(average) else rows
 
 

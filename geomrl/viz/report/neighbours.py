@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from geomrl.probe.cells import cross_cells
 from geomrl.probe.groups import group_rows
 from geomrl.probe.spaces import raw_space
+from geomrl.rollout.table import problem_keys
 from geomrl.stats.intervals import Interval, pair_interval
 
 N_BOOT = 2000
@@ -90,7 +91,7 @@ def floor(rows: pd.DataFrame, states: Float[np.ndarray, "n d"], *, seed: int) ->
     """
     several = rows["benchmark"].nunique() > 1
     if several:
-        rows = rows.assign(problem_id=rows["benchmark"] + "/" + rows["problem_id"])
+        rows = rows.assign(problem_id=problem_keys(rows))
     groups = group_rows(rows)
     if groups.n_problems < 2:
         nan = float("nan")
