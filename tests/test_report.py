@@ -387,7 +387,9 @@ def evaluation_tables():
         for k in (1, 8)
     ]  # fmt: skip
     table = pd.DataFrame(rows)
-    return table, table[table["model"] != "base"].assign(reference="base", p=0.01, p_holm=0.02)
+    return table, table[table["model"] != "base"].assign(
+        reference="base", p=0.01, p_holm=0.02, detectable=0.1
+    )
 
 
 def test_an_evaluation(tmp_path):
@@ -411,9 +413,9 @@ def test_an_evaluation(tmp_path):
 def test_a_comparison_with_its_verdict(tmp_path):
     rows = [
         {
-            "measure": "cosine", "policy": policy, "encoder": encoder, "layer": layer,
-            "anchor": "before_marker", "cell": cell, "space": space, "low": 0.1, "high": 0.9,
-            "p": np.nan, "n_problems": 40, "seed": 0, "value": value + (encoder == "rl") / 10,
+            "checkpoint": "step 25", "measure": "cosine", "policy": policy, "encoder": encoder,
+            "layer": layer, "anchor": "before_marker", "cell": cell, "space": space, "low": 0.1,
+            "high": 0.9, "p": np.nan, "n_problems": 40, "seed": 0, "value": value + (encoder == "rl") / 10,
         }
         for policy in ("base", "rl")
         for encoder in ("base", "rl")
@@ -437,6 +439,7 @@ def test_a_comparison_with_its_verdict(tmp_path):
         "n_problems": 40,
         "n_samples": 16,
         "seed": 0,
+        "place": {"layer": "final", "anchor": "before_marker"},
         "checkpoints": [entry | {"remarks": ["few"]}],
     }
     write_json(tmp_path / "verdict.json", record)

@@ -14,7 +14,7 @@ from geomrl.viz.report.views import Chart, Column, Fact, Number, Table, View, wi
 from geomrl.viz.tables import anchor_label, ordered
 from geomrl.viz.theme import SPACES, Look
 
-_AT = ("measure", "policy", "encoder", "layer", "anchor", "space")
+_AT = ("checkpoint", "measure", "policy", "encoder", "layer", "anchor", "space")
 _ROLES = ("base", "rl")
 _PAIRED_LOOKS = (("#56B4E9", "o"), ("#0072B2", "s"), ("#B5B5B5", "X"), ("#7A7A7A", "D"))
 _FIRST = ("before_marker", "marker_end")
@@ -30,53 +30,41 @@ def comparison_view(run: Collected) -> View:
     """Return what a comparison's table and verdict have to show."""
     assert run.comparison is not None
     record = run.verdict or {}
-    entries = _entries(record)
+    entries = record.get("checkpoints", [])  # none yet: the comparison was interrupted
     tests = _tests_table(entries)
-    notes = [
-        f"{_name(entry)}: {remark}" for entry in entries for remark in entry.get("remarks", [])
-    ]
+    notes = [f"{entry['checkpoint']}: {remark}" for entry in entries for remark in entry["remarks"]]
     charts = [
         chart
-        for name, part in _checkpoints(run.comparison)
-        for chart in [*_cosines(part, name), *_measures(part, name)]
+        for name, part in run.comparison.groupby("checkpoint", sort=False)
+        for chart in [*_cosines(part, str(name)), *_measures(part, str(name))]
     ]
     tables = [*([] if tests is None else [tests]), _table(run.comparison)]
     return View(tuple(_facts(record, entries)), tuple(charts), tuple(tables), tuple(notes))
 
 
-def _entries(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the verdict file's checkpoints; one without a list of them is its own entry."""
-    return list(record.get("checkpoints") or ([record] if "verdict" in record else []))
-
-
-def _name(entry: Mapping[str, Any]) -> str:
-    return str(entry.get("checkpoint") or entry.get("model") or "RL model")
-
-
 def _facts(record: Mapping[str, Any], entries: list[Mapping[str, Any]]) -> Iterator[Fact]:
     """Yield each checkpoint's verdict, and the tests that it rests on."""
-    known = [f"n = {record['n_problems']} problems" if "n_problems" in record else ""]
-    known += [f"{record['n_samples']} samples each" if "n_samples" in record else ""]
-    known += [f"seed {record['seed']}" if "seed" in record else ""]
-    place = record.get("place")
-    known += [f"{anchor_label(place['anchor'])}, layer {place['layer']}" if place else ""]
-    rests = ", ".join(word for word in known if word)
     for entry in entries:
-        made_of = ", ".join(entry.get("components", []))
+        name, made_of = entry["checkpoint"], ", ".join(entry["components"])
+        place = f"{anchor_label(record['place']['anchor'])}, layer {record['place']['layer']}"
+        rests = (
+            f"n = {record['n_problems']} problems, {record['n_samples']} samples each, "
+            f"seed {record['seed']}, {place}"
+        )
         words = f"of {made_of}; {rests}" if made_of and made_of != entry["verdict"] else rests
-        yield Fact(f"Verdict on {_name(entry)}", Number(None), words, text=str(entry["verdict"]))
-        for test in entry.get("tests", []):
-            if test.get("shown") or test["test"] == "pass@1":
-                p = "–" if test.get("p_holm") is None else f"{test['p_holm']:.3f}"
+        yield Fact(f"Verdict on {name}", Number(None), words, text=entry["verdict"])
+        for test in entry["tests"]:
+            if test["shown"] or test["test"] == "pass@1":
+                p = "–" if test["p_holm"] is None else f"{test['p_holm']:.3f}"
                 yield Fact(
-                    f"Change in {test['test']}, {_name(entry)}", Number.of(test),
-                    f"n = {test['n_problems']} problems, seed {record.get('seed')}; Holm's p {p}",
+                    f"Change in {test['test']}, {name}", Number.of(test),
+                    f"n = {test['n_problems']} problems, seed {record['seed']}; Holm's p {p}",
                 )  # fmt: skip
 
 
 def _tests_table(entries: list[Mapping[str, Any]]) -> Table | None:
     rows = [
-        {"checkpoint": _name(entry), **test} for entry in entries for test in entry.get("tests", [])
+        {"checkpoint": entry["checkpoint"], **test} for entry in entries for test in entry["tests"]
     ]
     if not rows:
         return None
@@ -93,23 +81,11 @@ def _tests_table(entries: list[Mapping[str, Any]]) -> Table | None:
     return Table("Evidence", pd.DataFrame(rows), columns, note)
 
 
-def _checkpoints(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    if "checkpoint" not in table:
-        yield "", table
-        return
-    for name, part in table.groupby("checkpoint", sort=False):
-        yield str(name), part
-
-
-def _keys(table: pd.DataFrame) -> list[str]:
-    return [*(["checkpoint"] if "checkpoint" in table else []), *_AT]
-
-
 def _table(table: pd.DataFrame) -> Table:
     """Return the whole table, each cosine beside its floor."""
-    frame = with_floor(table, _keys(table))
+    frame = with_floor(table, list(_AT))
     columns = (
-        *(Column(key, key) for key in _keys(table)[:-1]),
+        *(Column(key, key) for key in _AT[:-1]),
         Column("cell", "cell"), Column("space", "space"),
         Column("value", "value (95 %)", "interval"),
         Column("floor", "its floor", "interval", "floor_low", "floor_high"),
@@ -152,7 +128,7 @@ def _cosines(table: pd.DataFrame, name: str) -> Iterator[Chart]:
                 part, place="layer", series="series", axis="Layer", unit=f"{SPACES[space]} cosine",
                 looks=looks, apart="final", places=ordered(part["layer"].tolist(), "layer"),
                 title=f"{SPACES[space]} cosine of {policy} rollouts: {anchor_label(anchor)}",
-                note=f"{name or 'RL model'}; 95 % intervals by problem, pointwise.",
+                note=f"{name}; 95 % intervals by problem, pointwise.",
             )  # fmt: skip
 
 
@@ -171,5 +147,5 @@ def _measures(table: pd.DataFrame, name: str) -> Iterator[Chart]:
                 looks={each: look(i, each) for i, each in enumerate(names)}, apart="final",
                 places=ordered(part["layer"].tolist(), "layer"), zero=measure == "alignment",
                 title=f"{title}: {anchor_label(anchor)}",
-                note=f"{name or 'RL model'}; 95 % intervals by problem, pointwise.",
+                note=f"{name}; 95 % intervals by problem, pointwise.",
             )  # fmt: skip

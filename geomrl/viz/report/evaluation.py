@@ -33,8 +33,6 @@ def evaluation_view(run: Collected) -> View:
 def _first(table: pd.DataFrame) -> pd.DataFrame:
     """Return pass@1, averaged over benchmarks where that was done, else of each."""
     rows = table[(table["measure"] == "pass") & (table["k"] == 1)]
-    if rows.empty:  # measure names that hold their k
-        rows = table[table["measure"].astype(str) == "pass@1"]
     average = rows[rows["benchmark"] == AVERAGE]
     return average if len(average) else rows
 
@@ -53,26 +51,18 @@ def _difference_facts(table: pd.DataFrame | None) -> Iterator[Fact]:
         return
     for row in _first(table).to_dict("records"):
         rests = _rests(row)
-        if row.get("p_holm") == row.get("p_holm") and "p_holm" in row:
+        if row["p_holm"] == row["p_holm"]:  # the average's is one test, and not corrected
             rests += f"; Holm's p {row['p_holm']:.3f}"
-        reference = row.get("reference", "the first model")
-        yield Fact(
-            f"pass@1, {row['model']} − {reference}, {row['benchmark']}", Number.of(row), rests
-        )
-
-
-def _named(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with `kind`: "pass" where the measure is "pass" or "pass@8"."""
-    kinds = table["measure"].astype(str).str.partition("@")[0]
-    return table.assign(kind=kinds, n=counted(table["n_problems"], "problem"))
+        words = f"pass@1, {row['model']} − {row['reference']}, {row['benchmark']}"
+        yield Fact(words, Number.of(row), rests)
 
 
 def _curves(table: pd.DataFrame) -> Iterator[Chart]:
     """Yield accuracy over k, a chart a benchmark and kind of measure, a line a model."""
     models = list(dict.fromkeys(table["model"].astype(str)))
     looks = {model: look(i, model) for i, model in enumerate(models)}
-    rows = _named(table[table["k"].notna()])
-    for (benchmark, kind), part in rows.groupby(["benchmark", "kind"], sort=False):
+    rows = table[table["k"].notna()].assign(n=counted(table["n_problems"], "problem"))
+    for (benchmark, kind), part in rows.groupby(["benchmark", "measure"], sort=False):
         ks = sorted({int(k) for k in part["k"]})
         yield place_chart(
             part.assign(k=part["k"].astype(int).astype(str)),
@@ -86,12 +76,12 @@ def _forest(table: pd.DataFrame | None) -> Iterator[Chart]:
     """Yield paired differences by benchmark and k, a chart a kind of measure."""
     if table is None:
         return
-    rows = _named(table)
+    rows = table.assign(n=counted(table["n_problems"], "problem"))
     models = list(dict.fromkeys(rows["model"].astype(str)))
     looks = {model: look(i, model) for i, model in enumerate(models)}
     ks = rows["k"].map(lambda k: "" if pd.isna(k) else f"@{int(k)}")
-    rows = rows.assign(place=rows["benchmark"].astype(str) + ", " + rows["kind"] + ks)
-    for kind, part in rows.groupby("kind", sort=False):
+    rows = rows.assign(place=rows["benchmark"].astype(str) + ", " + rows["measure"] + ks)
+    for kind, part in rows.groupby("measure", sort=False):
         yield place_chart(
             part, place="place", series="model", looks=looks, line=False, flip=True, zero=True,
             places=list(dict.fromkeys(part["place"]))[::-1], unit="Difference",
@@ -111,17 +101,12 @@ def _accuracy_table(table: pd.DataFrame) -> Table:
 
 
 def _difference_table(table: pd.DataFrame) -> Table:
-    optional = {
-        "p": Column("p", "p", "p"),
-        "p_holm": Column("p_holm", "p (Holm)", "p"),
-        "detectable": Column("detectable", "detectable", "number"),
-    }
     columns = (
-        Column("model", "model"),
-        *((Column("reference", "against"),) if "reference" in table else ()),
+        Column("model", "model"), Column("reference", "against"),
         *(Column(key, key, "count" if key == "k" else "text") for key in _BASE[1:]),
         Column("value", "difference (95 %)", "interval"),
-        *(column for key, column in optional.items() if key in table),
+        Column("p", "p", "p"), Column("p_holm", "p (Holm)", "p"),
+        Column("detectable", "detectable", "number"),
         Column("n_problems", "problems", "count"), Column("n_samples", "samples", "count"),
         Column("seed", "seed", "count"),
     )  # fmt: skip
