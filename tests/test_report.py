@@ -477,7 +477,8 @@ def test_a_browser_draws_it(report, tmp_path):
         [
             CHROMIUM, "--headless", "--no-sandbox", "--no-first-run",
             *(f"--disable-{word}" for word in quiet), f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=1280,4000", "--run-all-compositor-stages-before-draw", "--virtual-time-budget=60000", "--dump-dom", report.as_uri(),
+            "--window-size=1280,4000", "--virtual-time-budget=60000",
+            "--run-all-compositor-stages-before-draw", "--dump-dom", report.as_uri(),
         ],
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
