@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -30,6 +30,10 @@ class Picture:
     figure: Figure
     data: pd.DataFrame
 
+    def named(self, name: str) -> Picture:
+        """Return the same picture under another name."""
+        return replace(self, name=name)
+
 
 def write_picture(picture: Picture, out: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Write NAME.csv and NAME.FORMAT for each format, each whole or not at all.
@@ -40,8 +44,8 @@ def write_picture(picture: Picture, out: Path, formats: Sequence[str] = FORMATS)
     check_formats(formats)
     written = []
     with atomic_path(out / f"{picture.name}.csv") as temporary:
-        # Ten digits: more than any reader needs, fewer than would differ between processors.
-        picture.data.to_csv(temporary, index=False, float_format="%.10g", lineterminator="\n")
+        # Six digits: more than any reader needs, fewer than would differ between processors.
+        picture.data.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
     written.append(out / f"{picture.name}.csv")
     if formats:
         with style():  # laid out once, at the resolution of the PNG, for all formats

@@ -1,0 +1,69 @@
+"""What the analyses of an ablation share: one factor's levels, and arms in words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from geomrl.ablate.findings import Ablation, read_ablation
+from geomrl.ablate.grid import BASELINE
+from geomrl.ablate.report import honest_words
+from geomrl.ablate.table import PRIMARY
+from geomrl.errors import GeomrlError
+from geomrl.reproduce.finding import Finding, interval, number
+from geomrl.viz import theme
+from geomrl.viz.ablation import draw_factor, factor_frame
+
+SHOWN = (PRIMARY, "CC", "floor", "CC_centred", "effective_rank")
+
+
+def ablation_finding(folder: Path, factor: str) -> Finding:
+    """Return a factor's picture, its table, and which level is told apart from weight 0.
+
+    Raises:
+        GeomrlError: the folder holds no ablation, or no arm varies the factor.
+    """
+    ablation = read_ablation(folder)
+    frame = factor_frame(ablation, factor)
+    if frame.empty:
+        raise GeomrlError(f"{folder}: no arm of this ablation varies the {factor}")
+    source = theme.Source(ablation.policy, ablation.policy)
+    levels = ablation.levels[ablation.levels["factor"] == factor]
+    table = differences(ablation).merge(levels[["level", "arm"]], on="arm")
+    says = [told(table, factor), *honest_words(ablation)]
+    shown = ["level", *[c for c in table.columns if c not in ("level", "arm")]]
+    return Finding(
+        says, [draw_factor(frame, factor, source, ablation.place)], {"differences": table[shown]}
+    )
+
+
+def differences(ablation: Ablation, reference: str = BASELINE) -> pd.DataFrame:
+    """Return arms against a reference: arm, measure, value, difference, low, high, p_holm, ...
+
+    Measures are pass@1 and, at the ablation's place, `SHOWN`.
+    """
+    names = {m if m == PRIMARY else f"eval/{ablation.place}/{m}": m for m in SHOWN}
+    table = ablation.table
+    rows = table[(table["reference"] == reference) & table["metric"].isin(list(names))]
+    rows = rows.assign(measure=rows["metric"].map(names).str.removeprefix("eval/"))
+    columns = ["arm", "measure", "value", "difference", "low", "high", "p_holm", "n_seeds"]
+    return rows[[*columns, "detectable", "detectable_corrected"]].reset_index(drop=True)
+
+
+def told(table: pd.DataFrame, factor: str) -> str:
+    """Return which levels differ from weight 0 in pass@1 (Holm), or that none does, and the best."""
+    rows = table[(table["measure"] == "pass@1") & (table["arm"] != BASELINE)]
+    sure = rows[rows["p_holm"] < 0.05]
+    best = rows.sort_values("difference").iloc[-1]
+    head = (
+        f"**Null result: no {factor} is told apart from weight 0 in pass@1** (Holm over all arms)."
+    )
+    if len(sure):
+        named = [f"{r['level']} ({number(r['difference'])})" for r in sure.to_dict("records")]
+        head = f"**Told apart from weight 0 in pass@1 (Holm over all arms): {', '.join(named)}.**"
+    change = interval(best["difference"], best["low"], best["high"])
+    return (
+        f"{head} The best level is {best['level']}: {change}, paired over "
+        f"{int(best['n_seeds'])} seeds."
+    )

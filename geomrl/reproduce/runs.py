@@ -1,0 +1,218 @@
+"""The runs that analyses read: the bundled reasoner's, made where they are missing, or your own.
+
+| kind | what | bundled |
+|---|---|---|
+| `probed` | `geomrl probe --replace` | the reasoner, 200 held-out problems x 16 |
+| `ablation` | `geomrl ablate` | configs/ablation.yaml: 21 arms x 5 seeds |
+| `arms` | trainings without and with the loss | configs/before_after.yaml: 2 arms x 5 seeds |
+| `evaluation` | `geomrl eval` of the base model and all trainings of `arms` | 200 problems x 64 |
+| `comparison` | `geomrl compare` of the same | 100 problems x 16 |
+| `variants` | rollouts of a model on problems, again on them, and on their variants | 200 x 16 |
+
+In evaluations and comparisons of `arms` a model is named ARM-SEED ("dapo-0", "aligned-0").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from geomrl.errors import GeomrlError
+from geomrl.manifest import read_manifest
+
+KINDS = ("probed", "ablation", "arms", "evaluation", "comparison", "variants")
+BASE, DAPO, ALIGNED = "base", "dapo", "aligned"
+"""Names of the models in evaluations and comparisons; the two arms are followed by "-SEED"."""
+MINUTES = {
+    "probed": 2, "ablation": 40, "arms": 14, "evaluation": 8, "comparison": 10, "variants": 2,
+}  # fmt: skip
+"""About how long a bundled run takes on two cores."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Arms:
+    """Training runs without and with the alignment loss, one a seed; the k-th of both are a pair.
+
+    Raises:
+        GeomrlError: an arm is empty, both have different numbers of runs, or a pair has two seeds.
+    """
+
+    without: tuple[Path, ...]
+    aligned: tuple[Path, ...]
+
+    def __post_init__(self) -> None:
+        if not self.without or len(self.without) != len(self.aligned):
+            raise GeomrlError(
+                f"{len(self.without)} runs without and {len(self.aligned)} with the alignment loss: "
+                "runs are compared in pairs of one seed, so name as many of both"
+            )
+        for one, other in zip(self.without, self.aligned, strict=True):
+            seeds = [_seed(run) for run in (one, other)]
+            if seeds[0] != seeds[1]:
+                raise GeomrlError(
+                    f"{one} was trained with seed {seeds[0]}, {other} with seed {seeds[1]}: name the "
+                    "runs of both arms in the same order of seeds"
+                )
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The training seeds."""
+        return tuple(_seed(run) for run in self.without)
+
+    @classmethod
+    def of_ablation(cls, folder: Path, arm: str = "default") -> Arms:
+        """Return an ablation's arm, and its baseline, over the seeds that both have.
+
+        Raises:
+            GeomrlError: the folder has no such arm, or no seed in common.
+        """
+        runs = [
+            {path.name: path for path in (Path(folder) / "arms" / name).glob("seed-*")
+             if path.is_dir()}
+            for name in ("baseline", arm)
+        ]  # fmt: skip
+        common = sorted(runs[0].keys() & runs[1].keys(), key=lambda n: int(n.split("-")[1]))
+        if not common:
+            raise GeomrlError(
+                f"{folder}: no seed of the arms 'baseline' and '{arm}' in arms/; name an ablation"
+            )
+        return cls(tuple(runs[0][n] for n in common), tuple(runs[1][n] for n in common))
+
+
+def _seed(run: Path) -> int:
+    train = read_manifest(run).get("train")
+    if train is None:
+        raise GeomrlError(f"{run}: no training run (no training in its manifest.json)")
+    return int(train["settings"]["seed"])
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the bundled runs are; the default is what `figures/` in the repository was made with.
+
+    `recipe` and `grid` change the two configurations, for tests: dotted keys of the recipe, keys of
+    the grid.
+    """
+
+    problems: int = 200
+    samples: int = 16
+    eval_samples: int = 64
+    compared_problems: int = 100
+    recipe: dict[str, Any] = field(default_factory=dict)
+    grid: dict[str, Any] = field(default_factory=dict)
+    n_boot: int = 2000
+    n_perm: int = 1000
+
+
+@dataclass(frozen=True)
+class BundledRuns:
+    """Makes the bundled runs, each when it is first asked for; what is there is not made again.
+
+    `root` is where they lie, `configs` the folder of recipes.
+    """
+
+    root: Path
+    configs: Path
+    jobs: int = 1
+    scale: Scale = field(default_factory=Scale)
+    show: bool = True
+    say: Say = lambda line: None
+
+    def make(self, kind: str) -> Any:
+        """Return a run of one of `KINDS`: a folder; for "arms" `Arms`.
+
+        Raises:
+            GeomrlError: it cannot be made; see the message.
+        """
+        made: Any = getattr(self, f"_{kind}")()
+        return made
+
+    def _probed(self) -> Path:
+        from geomrl import steps
+
+        out = self.root / "probed"
+        loaded = steps.ModelOptions(devices="cpu").load("reasoner")
+        steps.make_rollouts(
+            loaded, "arithmetic", out, config=self._sampling(self.scale.samples),
+            limit=self.scale.problems, show=self.show,
+        )  # fmt: skip
+        if not (out / "summary.json").exists():
+            steps.probe_states(
+                loaded, out, n_boot=self.scale.n_boot, n_perm=self.scale.n_perm, show=self.show,
+                say=self.say,
+            )  # fmt: skip
+        if not (out / "replacement.parquet").exists():
+            steps.replace_anchor(loaded, out, n_boot=self.scale.n_boot, show=self.show)
+        return out
+
+    def _ablation(self) -> Path:
+        return self._ablate("ablation")
+
+    def _arms(self) -> Arms:
+        return Arms.of_ablation(self._ablate("before_after"))
+
+    def _ablate(self, name: str) -> Path:
+        from geomrl.ablate.grid import Grid, load_grid
+        from geomrl.ablate.run import ablate
+        from geomrl.train.config import load_config, override
+
+        recipe = override(
+            load_config(self.configs / "quickstart.yaml"), self.scale.recipe, "the analyses' scale"
+        )
+        grid = load_grid(self.configs / f"{name}.yaml").model_dump() | self.scale.grid
+        out = self.root / name
+        if not (out / "ablation.parquet").exists():
+            ablate(recipe, Grid.model_validate(grid), out, jobs=self.jobs, show=self.show)
+        return out
+
+    def _evaluation(self) -> Path:
+        from geomrl.evaluate.evaluation import evaluate_models
+        from geomrl.evaluate.presets import preset
+        from geomrl.rollout.generate import RolloutConfig
+
+        out = self.root / "evaluation"
+        if not (out / "summary.json").exists():
+            evaluate_models(
+                self._models(), out, problems="arithmetic", limit=self.scale.problems,
+                sampling=preset("edas", n=self.scale.eval_samples, max_tokens=192),
+                rollouts=RolloutConfig(chunk=512), n_boot=self.scale.n_boot, show=self.show,
+                options=self._cpu(), say=self.say,
+            )  # fmt: skip
+        return out
+
+    def _comparison(self) -> Path:
+        from geomrl.compare import compare_models
+
+        out = self.root / "comparison"
+        if not (out / "verdict.json").exists():
+            base, *trained = self._models()
+            compare_models(
+                base, trained, "arithmetic", out, limit=self.scale.compared_problems,
+                rollouts=self._sampling(self.scale.samples), show=self.show, options=self._cpu(),
+                say=self.say,
+            )  # fmt: skip
+        return out
+
+    def _models(self) -> list[str]:
+        arms = self._arms()
+        named = [f"{BASE}=reasoner"]
+        for name, runs in ((DAPO, arms.without), (ALIGNED, arms.aligned)):
+            named += [f"{name}-{s}={run}" for s, run in zip(arms.seeds, runs, strict=True)]
+        return named
+
+    @staticmethod
+    def _sampling(n: int) -> Any:
+        from geomrl.rollout.engine import Sampling
+        from geomrl.rollout.generate import RolloutConfig
+
+        return RolloutConfig(n=n, seed=0, chunk=320, sampling=Sampling(max_tokens=192))
+
+    @staticmethod
+    def _cpu() -> Any:
+        from geomrl.steps import ModelOptions
+
+        return ModelOptions(devices="cpu")
