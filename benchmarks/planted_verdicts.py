@@ -68,11 +68,12 @@ GRIDS: dict[str, dict[str, list[Cell]]] = {
 }  # fmt: skip
 DESIGNS = {"states": Design(60, 16), "models": Design(50, 8)}
 _TESTS = {
-    "policy": ("pass@1", "answers", "length"),
-    "rotation": ("rotation explains",),
-    "collapse": ("common share rises", "rank falls"),
-    "alignment": ("correct rollouts align",),
+    "policy": (("pass@1", 0), ("answers", 1), ("length", 0)),
+    "rotation": (("rotation explains", 1),),
+    "collapse": (("common share rises", 1), ("rank falls", -1)),
+    "alignment": (("correct rollouts align", 1),),
 }
+"""The tests that speak for a component, and the direction in which they do; 0 is either."""
 
 
 def run(arm: str, out: Path, seconds: float) -> Path:
@@ -130,14 +131,26 @@ def grade(arm: str, path: Path) -> pd.DataFrame:
     for r in rows:
         planted = {name.split(":")[0] for name, _ in GRIDS[arm][r["kind"]][r["cell"]]}
         values = truth[r["kind"], r["cell"]]
-        above = all(
-            any(abs(values[t]) >= r["tests"][t]["detectable"] for t in _TESTS[name])
-            for name in planted
-        )
+        above = all(_reaches(name, values, r["tests"], planted) for name in planted)
         # A mixture is right where its parts are: "mixed" of other parts is wrong.
         right = set(r["components"]) == planted
         graded.append((r["kind"], r["cell"], r["verdict"], above, right))
     return pd.DataFrame(graded, columns=["planted", "cell", "named", "above", "right"])
+
+
+def _reaches(name: str, truth: dict[str, float], tests: dict, planted: set[str]) -> bool:
+    """Say whether a planted change is at least what one of its tests calls detectable.
+
+    In a mixture one change can undo another's mark: what counts is what is there, with its sign. The
+    rank falls in an alignment too, so beside one it is no mark of a collapse.
+    """
+    for test, sign in _TESTS[name]:
+        if test == "rank falls" and "alignment" in planted:
+            continue
+        size = abs(truth[test]) if sign == 0 else sign * truth[test]
+        if size >= tests[test]["detectable"]:
+            return True
+    return False
 
 
 def confusion(graded: pd.DataFrame) -> str:
