@@ -43,7 +43,10 @@ def compare(
         str, typer.Argument(help="Model before RL: hub id, folder, 'reasoner', RUN@0.")
     ],
     rl: Annotated[
-        list[str], typer.Argument(help="After RL: the same, or RUN, RUN@25; several: a trajectory.")
+        list[str],
+        typer.Argument(
+            help="After RL: the same, or RUN, RUN@25; several: a trajectory. LABEL=MODEL names one."
+        ),
     ],
     out: Out,
     problems: Annotated[

@@ -37,7 +37,7 @@ from geomrl.evaluate.verdict import Evidence, Margins, decide
 from geomrl.evaluate.verdict_file import elsewhere_entry, verdict_entry
 from geomrl.files import write_csv, write_json, write_parquet
 from geomrl.manifest import record_step, versions
-from geomrl.model_names import model_label
+from geomrl.model_names import model_label, split_label
 from geomrl.models import LoadedModel
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
 from geomrl.problems.load import load_problems
@@ -90,7 +90,7 @@ def compare_models(
 
     Args:
         base: a hub id, a folder, "reasoner", a training run, or a step of one (RUN@25).
-        rl: one checkpoint, or several for a trajectory.
+        rl: one checkpoint, or several for a trajectory; "LABEL=MODEL" names one in the tables.
         problems: benchmark names with commas, or a JSONL/parquet file. Take held-out ones: the
             alignment loss raises the cosine that is measured on the problems it trained on.
         out: the folder; made, or gone on with.
@@ -114,12 +114,14 @@ def compare_models(
     run = Path(out)
     config, rollouts = config or CompareConfig(), rollouts or RolloutConfig()
     extraction = extraction or ExtractionConfig()
-    names = [base, *([rl] if isinstance(rl, str) else rl)]
+    named = [split_label(text) for text in (base, *([rl] if isinstance(rl, str) else rl))]
+    names = [name for _, name in named]
+    labels = _labels(named[1:])
     check_settings(names, config, rollouts, extraction)
     chosen = load_problems(problems, limit=limit, columns=columns)
     check_distinct(chosen)
     settings = {
-        "problems": problems, "limit": limit, "n_problems": len(chosen), "base": base,
+        "problems": problems, "limit": limit, "n_problems": len(chosen), "base": names[0],
         "marker": parse_marker(marker).spec, **asdict(config), "rollouts": asdict(rollouts),
         "layers": extraction.layers, "anchors": extraction.anchors,
     }  # fmt: skip
@@ -131,9 +133,9 @@ def compare_models(
     )  # fmt: skip
     keys = maker.make(names)
     entries, tables = [], []
-    for name, key in zip(names[1:], keys[1:], strict=True):
+    for name, label, key in zip(names[1:], labels, keys[1:], strict=True):
         corners = Corners(run, keys[0], key)
-        table, entry = _analyse(corners, _label(name, names), config, marker, show, say)
+        table, entry = _analyse(corners, label, config, marker, show, say)
         tables.append(table)
         entries.append({"model": name, "key": key, **entry})
     whole = pd.concat(tables, ignore_index=True).assign(seed=config.seed)[list(COLUMNS)]
@@ -142,7 +144,7 @@ def compare_models(
     write_json(
         run / VERDICT,
         {
-            "base": base, "problems": problems, "n_problems": len(chosen), "n_samples": rollouts.n,
+            "base": names[0], "problems": problems, "n_problems": len(chosen), "n_samples": rollouts.n,
             "place": {"layer": config.layer, "anchor": config.anchor}, "seed": config.seed,
             "margins": asdict(config.margins), "checkpoints": entries, "versions": versions(),
         },
@@ -290,9 +292,21 @@ def _targets(run: Run, loaded: LoadedModel) -> dict[str, int]:
     return gold_tokens(labelled, golds, loaded.tokenizer)
 
 
-def _label(name: str, names: Sequence[str]) -> str:
-    label = model_label(name)
-    return label if [model_label(n) for n in names[1:]].count(label) == 1 else name
+def _labels(named: Sequence[tuple[str | None, str]]) -> list[str]:
+    """Return the checkpoints' names for tables: the user's, else short ones where they differ.
+
+    Raises:
+        GeomrlError: two of them are the same.
+    """
+    short = [model_label(name) for _, name in named]
+    labels = [
+        label or (own if short.count(own) == 1 else name)
+        for (label, name), own in zip(named, short, strict=True)
+    ]
+    twice = [label for label in labels if labels.count(label) > 1]
+    if twice:
+        raise GeomrlError(f"two checkpoints are called '{twice[0]}'; name them: LABEL=MODEL")
+    return labels
 
 
 def _analyse(

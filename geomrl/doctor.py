@@ -29,6 +29,7 @@ CORE = {
 EXTRAS = {
     "umap-learn": ("UMAP pictures", "umap"),
     "datasets": ("benchmarks by hub id (local files work without)", "hub"),
+    "bokeh": ("reports", "report"),
     "deepspeed": ("training", "train"),
     "peft": ("training of LoRA adapters", "train"),
     "vllm": ("rollouts of large models in training", "vllm"),

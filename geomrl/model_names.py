@@ -58,6 +58,17 @@ def split_step(name: str) -> tuple[Path, int] | None:
     return Path(found["run"]), int(found["step"])
 
 
+def split_label(text: str) -> tuple[str | None, str]:
+    """Return label and model of "LABEL=MODEL"; no label where `text` names a model alone.
+
+    >>> split_label("dapo-0=runs/dapo"), split_label("runs/lr=1/dapo")
+    (('dapo-0', 'runs/dapo'), (None, 'runs/lr=1/dapo'))
+    """
+    label, equals, rest = text.partition("=")
+    named = bool(equals) and "/" not in label and label != ""
+    return (label, rest) if named else (None, text)
+
+
 def is_training_run(folder: Path) -> bool:
     """Say whether `geomrl train` made this folder."""
     return "train" in read_manifest(folder)

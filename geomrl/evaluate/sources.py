@@ -11,7 +11,13 @@ import pandas as pd
 from geomrl.errors import GeomrlError
 from geomrl.files import file_hash, read_json, write_json
 from geomrl.manifest import read_manifest, record_step
-from geomrl.model_names import is_training_run, model_label, resolve_model, split_step
+from geomrl.model_names import (
+    is_training_run,
+    model_label,
+    resolve_model,
+    split_label,
+    split_step,
+)
 from geomrl.models import short_name
 from geomrl.progress import progress_bar
 from geomrl.rollout.importing import ImportConfig, import_verdicts
@@ -60,26 +66,25 @@ def parse_source(text: str, *, read: bool = False) -> Source:
         GeomrlError: the file does not exist, `read` and there are no rollouts, or a training run
             has no such step.
     """
-    label, equals, rest = text.partition("=")
-    named = bool(equals) and "/" not in label and label != ""
-    what = rest if named else text
+    label, what = split_label(text)
+    named = label is not None
     path = Path(what)
     if path.suffix in _FOREIGN:
         if not path.is_file():
             raise GeomrlError(f"{path}: no such file; check the path")
         kind: Literal["table", "foreign"] = "table" if _is_table(path) else "foreign"
         own = path.parent.name or path.stem if path.name == TABLE else path.stem
-        return Source(what, label if named else own, named, kind, path)
+        return Source(what, label or own, named, kind, path)
     own = model_label(what)
     if (path / TABLE).is_file():
-        return Source(what, label if named else own, named, "table", path / TABLE)
+        return Source(what, label or own, named, "table", path / TABLE)
     if not read:
         resolve_model(what)  # a step that does not exist is named before anything is sampled
-        return Source(what, label if named else own, named, "model")
+        return Source(what, label or own, named, "model")
     step = split_step(what)
     run = step[0] if step else path
     if step and (found := run / "eval" / f"step-{step[1]:06d}" / TABLE).is_file():
-        return Source(what, label if named else own, named, "table", found)
+        return Source(what, label or own, named, "table", found)
     if is_training_run(run):
         steps = sorted(int(p.parent.name[5:]) for p in run.glob(f"eval/step-*/{TABLE}"))
         raise GeomrlError(

@@ -1,4 +1,4 @@
-"""Draw whatever a folder holds: an ablation, an evaluation, a training run, or a probed run."""
+"""Draw whatever a folder holds: an ablation, evaluation, comparison, training or probed run."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def draw_folder(
         progress: called with the number of pictures done and of all.
 
     Raises:
-        GeomrlError: the folder holds none of the four, or what it holds cannot be read.
+        GeomrlError: the folder holds none of the five, or what it holds cannot be read.
     """
     from geomrl.ablate.findings import TABLE, read_ablation
+    from geomrl.evaluate.comparison import VERDICT, open_comparison
     from geomrl.viz.accuracy import draw_evaluation, is_evaluation
     from geomrl.viz.training import draw_training, is_training_run
 
@@ -43,6 +44,10 @@ def draw_folder(
         return draw_ablation(read_ablation(run), out, progress=progress)
     if is_evaluation(run):
         return draw_evaluation(run, out, progress=progress)
+    if (Path(run) / VERDICT).exists():
+        from geomrl.viz.comparison import draw_comparison
+
+        return draw_comparison(open_comparison(run), out, progress=progress)
     if is_training_run(run):
         return draw_training(run, out, progress=progress)
     from geomrl.run import open_run
