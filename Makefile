@@ -21,7 +21,7 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
 	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	touch $@
 
-.PHONY: install quickstart test test-vllm check clean
+.PHONY: install quickstart figures test test-vllm check clean
 install: $(VENV)/.installed
 
 quickstart: install
@@ -29,6 +29,10 @@ quickstart: install
 	$(BIN)/geomrl train configs/quickstart.yaml --out runs/train-quickstart \
 		$(if $(wildcard runs/train-quickstart/manifest.json),--resume)
 	$(BIN)/geomrl figures runs/train-quickstart
+
+# Everything in figures/, from nothing: about 80 minutes on two cores; the same again goes on.
+figures: install
+	OMP_NUM_THREADS=1 $(BIN)/geomrl figures --all --jobs 2
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2

@@ -1,0 +1,70 @@
+"""Does alignment cost diversity? pass@k at large k, and the number of different correct paths."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from geomrl.evaluate.arms import arm_differences, arm_values, need_arms, with_arms
+from geomrl.evaluate.diversity import path_scores
+from geomrl.evaluate.evaluation import open_evaluation
+from geomrl.files import read_parquet
+from geomrl.models import short_name
+from geomrl.reproduce import Analysis, Finding
+from geomrl.reproduce.finding import interval, number
+from geomrl.reproduce.runs import ALIGNED, DAPO
+from geomrl.viz.forest import draw_forest
+
+_CORRECT = 8  # rollouts that a problem's paths are counted among
+
+
+def diversity(evaluation: Path) -> Finding:
+    """Return pass@k at the largest k and the diversity of correct rollouts, by arm, and differences."""
+    evaluated = open_evaluation(evaluation)
+    scores = with_arms(evaluated.problems)
+    need_arms(scores, (DAPO, ALIGNED), evaluation)
+    largest = [str(name) for name in scores if str(name).startswith("pass@")][-1]
+    parts = []
+    for model in dict.fromkeys(scores["model"]):
+        path = evaluation / "rollouts" / short_name(model) / "rollouts.parquet"
+        parts.append(path_scores(read_parquet(path), _CORRECT).assign(model=model))
+    paths = with_arms(pd.concat(parts, ignore_index=True))
+    both = scores.merge(paths, on=["model", "arm", "seed", "benchmark", "problem_id"])
+    measures = [m for m in (largest, "paths", "ngrams") if both[m].notna().any()]
+    draws = {name: int(evaluated.summary[name]) for name in ("seed", "n_boot")}
+    both = both.dropna(subset=measures, how="all")
+    values = arm_values(both, measures, **draws)
+    changes = arm_differences(both, measures, ALIGNED, DAPO, **draws)
+    lines = []
+    for row in changes.to_dict("records"):
+        told = "changes" if row["p"] < 0.05 else "null:"
+        lines.append(
+            f"{row['measure']} ({row['benchmark']}) {told} "
+            f"{interval(row['value'], row['seeds_low'], row['seeds_high'])}, detectable "
+            f"{number(row['detectable'])}"
+        )
+    return Finding(
+        [
+            f"Alignment minus DAPO over {int(changes['n_seeds'].max())} training seeds: "
+            f"{'; '.join(lines)}.",
+            f"`paths` is the share of {_CORRECT} correct rollouts of a problem that take a path of their "
+            "own (sequences of operations, not wording), brought to an equal number of correct rollouts by "
+            f"rarefaction; `ngrams` the mean Jaccard distance of their 4-grams of words. Problems with "
+            f"fewer than {_CORRECT} correct rollouts are left out, in both arms of a pair.",
+        ],
+        [draw_forest(changes, by="measure", name="diversity", title="aligned − DAPO")],
+        {"values": values, "differences": changes},
+    )
+
+
+ANALYSIS = Analysis(
+    question="What does alignment do to pass@k at large k and to the number of distinct paths?",
+    needs=("evaluation",),
+    answer=diversity,
+    paper=[
+        "pass@k gains are stated; diversity of correct rollouts is not mentioned in the abstract."
+    ],
+    assumed=["what a path is: the operations that a solution states, in their order."],
+)
+
+if __name__ == "__main__":
+    ANALYSIS.main(__file__)
