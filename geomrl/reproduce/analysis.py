@@ -10,7 +10,7 @@ from typing import Any
 
 from geomrl.errors import GeomrlError
 from geomrl.reproduce.finding import Finding, write_finding
-from geomrl.reproduce.runs import ALIGNED, Arms, BundledRuns
+from geomrl.reproduce.runs import ALIGNED, Arms, BundledRuns, one_thread
 
 _HELP = {
     "probed": "a run of `geomrl probe --replace`",
@@ -44,8 +44,10 @@ class Analysis:
         inputs = [f"Runs: {', '.join(f'{kind} (`{told(run)}`)' for kind, run in runs.items())}."]
         inputs += [f"The paper's: {line}" for line in self.paper]
         inputs += [f"Our assumption: {line}" for line in self.assumed]
+        with one_thread():
+            finding = self.answer(**runs)
         return write_finding(
-            self.answer(**runs), folder / name, title=self.question, inputs=inputs,
+            finding, folder / name, title=self.question, inputs=inputs,
             command=f"python analyses/{name}.py",
         )  # fmt: skip
 

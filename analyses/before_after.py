@@ -1,0 +1,84 @@
+"""Geometry before and after RL, with and without alignment: the comparison over training seeds."""
+
+from pathlib import Path
+
+from geomrl import open_comparison
+from geomrl.reproduce import Analysis, Finding
+from geomrl.reproduce.comparisons import (
+    PANELS,
+    arm_changes,
+    cells_by_layer,
+    changes,
+    verdict_counts,
+)
+from geomrl.reproduce.finding import interval, number
+from geomrl.reproduce.runs import ALIGNED, DAPO
+from geomrl.viz.series import draw_series
+
+
+def before_after(comparison: Path) -> Finding:
+    """Return what changed in either arm, the difference between them, and the verdicts."""
+    found = open_comparison(comparison)
+    table = arm_changes(changes(found))
+    place = found.record["place"]
+    here = table[
+        (table["layer"].isin([place["layer"], ""])) & table["anchor"].isin([place["anchor"], ""])
+    ]
+    between = here[here["arm"] == f"{ALIGNED} - {DAPO}"].set_index("measure")
+    sure = between[between["p_holm"] < 0.05]
+    told = [
+        f"{measure} {interval(row['value'], row['low'], row['high'])}"
+        for measure, row in sure.iterrows()
+    ]
+    gain = between.loc["pass@1"]
+    verdicts = verdict_counts(found)
+    counts = [
+        f"{row['arm']}: {row['verdict']} ({row['components']}) {row['checkpoints']} times"
+        for row in verdicts.to_dict("records")
+    ]
+    seeds = int(gain["n_seeds"])
+    frames = [
+        (anchor, cells_by_layer(found, anchor))
+        for anchor in dict.fromkeys((place["anchor"], "marker_end"))
+    ]
+    pictures = [
+        draw_series(frame, PANELS, _footnote(found.record, anchor, seeds), f"before_after_{anchor}")
+        for anchor, frame in frames
+        if len(frame)
+    ]
+    return Finding(
+        [
+            f"Against DAPO alone, over {seeds} seeds, alignment changed at "
+            f"{place['anchor']}, {place['layer']} (Holm over {len(between)} measures): "
+            f"{'; '.join(told) or 'nothing that could be told apart'}. pass@1: "
+            f"{interval(gain['value'], gain['low'], gain['high'])}, detectable "
+            f"{number(gain['detectable'])}.",
+            f"Verdicts of `geomrl compare`: {'; '.join(counts)}.",
+            "Encoders are compared on identical rollouts of both policies, on held-out problems; the "
+            "pictures show each model on its own rollouts. Where a loss acts, its mark is no evidence "
+            "of more: look at the other layers and anchors in `changes.csv`.",
+        ],
+        pictures,
+        {"at_the_place": here, "verdicts": verdicts, "changes": table},
+        shown=("verdicts", "at_the_place"),
+    )
+
+
+def _footnote(record: dict, anchor: str, seeds: int) -> str:
+    return (
+        f"anchor {anchor}; {record['n_problems']} held-out problems x {record['n_samples']} samples; "
+        f"means over {seeds} training seeds with 95 % t intervals; before RL: one model, 95 % "
+        f"intervals by problem; seed {record['seed']}"
+    )
+
+
+ANALYSIS = Analysis(
+    question="What does RL change in the representation, and what does alignment add?",
+    needs=("comparison",),
+    answer=before_after,
+    paper=["base, DAPO and DAPO with Hidden-Align; the loss at the last layer, before the marker."],
+    assumed=["all measures and margins (docs/compare.md); weight .01, `configs/quickstart.yaml`."],
+)
+
+if __name__ == "__main__":
+    ANALYSIS.main(__file__)
