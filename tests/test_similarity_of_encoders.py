@@ -199,3 +199,15 @@ def test_drift_tells_length_from_direction(scale, seed):
     turned = drift(x, x @ rotation(5, seed))
     np.testing.assert_allclose(turned.log_norm_ratio, 0.0, atol=1e-9)
     assert np.isnan(drift(np.zeros((1, 5)), x[:1]).direction[0])
+
+
+def test_procrustes_of_states_that_are_all_equal_is_unknown():
+    """Fewer rows than dimensions, as at a token's embedding: no direction is left to fit."""
+    problem = np.repeat(np.arange(6), 2)
+    states = np.ones((12, 20))
+    found = held_out_procrustes(states, states, problem, np.arange(6) % 2)
+    assert np.isnan(found.score().rotated)
+    one_fold = states + (problem % 2 == 0)[:, None] * np.random.default_rng(0).normal(size=(12, 20))
+    assert np.isnan(
+        held_out_procrustes(one_fold, one_fold, problem, np.arange(6) % 2).score().rotated
+    )

@@ -100,8 +100,7 @@ def _seed(run: Path) -> int:
 class Scale:
     """How large the bundled runs are; the default is what `figures/` in the repository was made with.
 
-    `recipe` and `grid` change the two configurations, for tests: dotted keys of the recipe, keys of
-    the grid.
+    `recipe` changes the recipe (dotted keys), `grids` the grids of "ablation" and "before_after".
     """
 
     problems: int = 200
@@ -109,7 +108,7 @@ class Scale:
     eval_samples: int = 64
     compared_problems: int = 100
     recipe: dict[str, Any] = field(default_factory=dict)
-    grid: dict[str, Any] = field(default_factory=dict)
+    grids: dict[str, dict[str, Any]] = field(default_factory=dict)
     n_boot: int = 2000
     n_perm: int = 1000
 
@@ -185,10 +184,10 @@ class BundledRuns:
         from geomrl.ablate.run import ablate
         from geomrl.train.config import load_config, override
 
-        recipe = override(
-            load_config(self.configs / "quickstart.yaml"), self.scale.recipe, "the analyses' scale"
-        )
-        grid = load_grid(self.configs / f"{name}.yaml").model_dump() | self.scale.grid
+        recipe = load_config(self.configs / "quickstart.yaml")
+        recipe = override(recipe, self.scale.recipe, "the analyses' scale")
+        grid = load_grid(self.configs / f"{name}.yaml").model_dump()
+        grid |= self.scale.grids.get(name, {})
         out = self.root / name
         if not (out / "ablation.parquet").exists():
             ablate(recipe, Grid.model_validate(grid), out, jobs=self.jobs, show=self.show)
@@ -210,13 +209,18 @@ class BundledRuns:
         return out
 
     def _comparison(self) -> Path:
-        from geomrl.compare import compare_models
+        from geomrl.compare import CompareConfig, compare_models
+        from geomrl.probe.extraction import ExtractionConfig
 
         out = self.root / "comparison"
         if not (out / "verdict.json").exists():
             base, *trained = self._models()
             compare_models(
                 base, trained, "arithmetic", out, limit=self.scale.compared_problems,
+                config=CompareConfig(
+                    n_boot=self.scale.n_boot // 2, n_perm=self.scale.n_perm // 2
+                ),
+                extraction=ExtractionConfig(anchors=COMPARED),
                 rollouts=self._sampling(self.scale.samples), show=self.show, options=self._cpu(),
                 say=self.say,
             )  # fmt: skip
