@@ -31,7 +31,8 @@ TINY = Scale(
     n_perm=198,
     recipe={
         "data.limit": 200, "data.prompts_per_step": 4, "rollout.samples": 4,
-        "evaluation.limit": 12, "evaluation.k": [1, 4], "evaluation.samples": 4, "evaluation.every": 2, "steps": 2,
+        "evaluation.limit": 12, "evaluation.k": [1, 4], "evaluation.samples": 4,
+        "evaluation.every": 2, "steps": 2,
         "deepspeed.processes": 1, "checkpoint.every": 2, "optimiser.warmup_updates": 1,
     },
     grids={

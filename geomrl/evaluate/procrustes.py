@@ -90,7 +90,8 @@ def held_out_procrustes(
         u, v = _directions(x[fits], k), _directions(y[fits], k)  # [d, k]
         directions = min(directions, u.shape[1], v.shape[1])
         if not directions:  # the fitting states are all equal: there is nothing to turn
-            return HeldOut(*np.zeros((4, len(fold))), 0)
+            none = np.zeros(len(fold))
+            return HeldOut(none, none, none, none, 0)
         u, v = u[:, :directions], v[:, :directions]
         x_mean, y_mean = x[fits].mean(axis=0), y[fits].mean(axis=0)
         turn, _ = orthogonal_procrustes((y[fits] - y_mean) @ v, (x[fits] - x_mean) @ u)

@@ -29,6 +29,8 @@ from geomrl.manifest import read_manifest
 KINDS = ("probed", "ablation", "arms", "evaluation", "comparison", "variants")
 BASE, DAPO, ALIGNED = "base", "dapo", "aligned"
 """Names of the models in evaluations and comparisons; the two arms are followed by "-SEED"."""
+COMPARED = ("fraction:0.5", "before_marker", "marker_end", "before_answer", "answer_last")
+"""Anchors at which models are compared."""
 MINUTES = {
     "probed": 2, "ablation": 40, "arms": 14, "evaluation": 8, "comparison": 10, "variants": 2,
 }  # fmt: skip
