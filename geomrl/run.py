@@ -65,7 +65,8 @@ class Run:
     @cached_property
     def replacement(self) -> pd.DataFrame:
         """The tidy table of interventions (`geomrl probe --replace`)."""
-        return read_parquet(self.path / "replacement.parquet")
+        table = read_parquet(self.path / "replacement.parquet")
+        return table if self.encoder is None else table[table["encoder"] == self.encoder]
 
     @property
     def summary(self) -> dict[str, Any]:

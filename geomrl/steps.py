@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.files import file_hash, write_csv, write_json, write_parquet
+from geomrl.files import file_hash, read_parquet, write_csv, write_json, write_parquet
 from geomrl.manifest import read_manifest, record_step
 from geomrl.models import (
     LoadedModel,
@@ -264,7 +264,8 @@ def replace_anchor(
     """Replace anchor states and measure the change in the correct answer's log-probability.
 
     Returns the summary by layer, arm and verdict; `replacement.parquet` and `.csv` hold it, and
-    `replacement_rollouts.parquet` every rollout's change.
+    `replacement_rollouts.parquet` every rollout's change. Rows of other anchors and encoders in these
+    files are kept, those of the same are replaced.
 
     Raises:
         GeomrlError: no group has two correct rollouts with this anchor.
@@ -280,10 +281,38 @@ def replace_anchor(
             batch_tokens=batch_tokens, progress=update,
         )  # fmt: skip
     table = summarise_replacement(each, seed=seed, n_boot=n_boot).assign(encoder=loaded.key)
-    write_parquet(run.path / "replacement_rollouts.parquet", each)
-    write_parquet(run.path / "replacement.parquet", table)
-    write_csv(run.path / "replacement.csv", table)
+    each = each.assign(encoder=loaded.key)
+    rollouts, summary = (run.path / f"replacement{part}.parquet" for part in ("_rollouts", ""))
+    write_parquet(rollouts, _with_other_anchors(rollouts, each, anchor, loaded.key))
+    whole = _with_other_anchors(summary, table, anchor, loaded.key)
+    write_parquet(summary, whole)
+    write_csv(summary.with_suffix(".csv"), whole)
     return table
+
+
+def replaced_anchors(out: Path | str, encoder: str) -> set[str]:
+    """Return the anchors whose state `replace_anchor` has replaced in a run, for one encoder."""
+    path = Path(out) / "replacement.parquet"
+    if not path.exists():
+        return set()
+    table = read_parquet(path)
+    return set(table.loc[table["encoder"] == encoder, "anchor"])
+
+
+def _with_other_anchors(
+    path: Path, rows: pd.DataFrame, anchor: str, encoder: str
+) -> pd.DataFrame:
+    """Return the rows under those that a replacement table holds of other anchors and encoders."""
+    if not path.exists():
+        return rows
+    before = read_parquet(path)
+    if "encoder" not in before:
+        raise GeomrlError(
+            f"{path}: written by an older geomrl, and says not whose states were replaced; delete "
+            f"the replacement files in {path.parent} and run this again"
+        )
+    kept = before[(before["anchor"] != anchor) | (before["encoder"] != encoder)]
+    return pd.concat([kept, rows], ignore_index=True)
 
 
 def run_marker(run: Run) -> Any:

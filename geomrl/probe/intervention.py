@@ -266,3 +266,39 @@ def summarise_replacement(
             }
         )
     return pd.DataFrame(rows)
+
+
+def arm_contrast(
+    trials: pd.DataFrame,
+    one: str = "correct_mean",
+    other: str = "random_residual",
+    *,
+    correct: bool = True,
+    seed: int = 0,
+    n_boot: int = 2000,
+) -> pd.DataFrame:
+    """Return the difference of two arms' changes, paired by rollout, each problem one vote.
+
+    Args:
+        trials: what `replace` returned, of one encoder.
+        one, other: arms; the difference is one - other, in nats.
+        correct: of correct rollouts, or of wrong ones.
+        seed: of the bootstrap.
+        n_boot: its draws.
+
+    Returns:
+        One row an (anchor, layer): anchor, layer, value, low, high (95 % by problem), n_problems.
+    """
+    rows: list[dict[str, Any]] = []
+    chosen = trials[trials["correct"] == correct]
+    for (anchor, layer), group in chosen.groupby(["anchor", "layer"], sort=False):
+        change = group.pivot(index=["problem", "rollout_id"], columns="arm", values="change")
+        difference = (change[one] - change[other]).groupby("problem").mean().to_numpy(float)
+        found = mean_interval(
+            difference, seed=seed, label=f"replace/{layer}/{anchor}/{one}-{other}", n_boot=n_boot
+        )
+        rows.append(
+            {"anchor": anchor, "layer": layer, "value": found.value, "low": found.low,
+             "high": found.high, "n_problems": len(difference)}
+        )  # fmt: skip
+    return pd.DataFrame(rows)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from geomrl.errors import GeomrlError
 from geomrl.problems.arithmetic import BENCHMARK as ARITHMETIC
 from geomrl.problems.arithmetic import TRAINING_BENCHMARK as ARITHMETIC_TRAIN
+from geomrl.problems.variants import VARIANTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,7 +44,8 @@ class Prompt:
 
 def default_template(benchmark: str) -> str:
     """`plain` for the bundled arithmetic task, whose model knows no instructions, else `boxed`."""
-    return "plain" if benchmark in (ARITHMETIC, ARITHMETIC_TRAIN) else "boxed"
+    bundled = (ARITHMETIC, ARITHMETIC_TRAIN, *VARIANTS)
+    return "plain" if benchmark in bundled else "boxed"
 
 
 def fill_template(template: str, statement: str) -> str:

@@ -31,6 +31,8 @@ BASE, DAPO, ALIGNED = "base", "dapo", "aligned"
 """Names of the models in evaluations and comparisons; the two arms are followed by "-SEED"."""
 COMPARED = ("fraction:0.5", "before_marker", "marker_end", "before_answer", "answer_last")
 """Anchors at which models are compared."""
+REPLACED = ("before_marker", "marker_end")
+"""Anchors whose state is replaced in the probed run."""
 MINUTES = {
     "probed": 2, "ablation": 40, "arms": 14, "evaluation": 8, "comparison": 10, "variants": 2,
 }  # fmt: skip
@@ -171,8 +173,11 @@ class BundledRuns:
                 loaded, out, n_boot=self.scale.n_boot, n_perm=self.scale.n_perm, show=self.show,
                 say=self.say,
             )  # fmt: skip
-        if not (out / "replacement.parquet").exists():
-            steps.replace_anchor(loaded, out, n_boot=self.scale.n_boot, show=self.show)
+        for anchor in REPLACED:
+            if anchor not in steps.replaced_anchors(out, loaded.key):
+                steps.replace_anchor(
+                    loaded, out, anchor=anchor, n_boot=self.scale.n_boot, show=self.show
+                )
         return out
 
     def _ablation(self) -> Path:
@@ -228,6 +233,27 @@ class BundledRuns:
             )  # fmt: skip
         return out
 
+    def _variants(self) -> Path:
+        from geomrl import steps
+        from geomrl.files import write_json_lines
+        from geomrl.problems.load import load_problems
+        from geomrl.problems.variants import VARIANTS
+
+        out, names = self.root / "variants", ",".join(VARIANTS)
+        for folder, problems, seed in (("again", "arithmetic", 1), ("variants", names, 2)):
+            steps.make_rollouts(
+                "reasoner", problems, out / folder, limit=self.scale.problems,
+                config=self._sampling(self.scale.samples, seed), options=self._cpu(),
+                show=self.show,
+            )  # fmt: skip
+        rows = [
+            {"problem_id": p.problem_id, "problem": p.statement, "answer": p.gold,
+             "variant_of": p.meta["variant_of"], "variant": p.meta["variant"]}
+            for p in load_problems(names, limit=self.scale.problems)
+        ]  # fmt: skip
+        write_json_lines(out / "variants.jsonl", rows)
+        return out
+
     def _models(self) -> list[str]:
         arms = self._arms()
         named = [f"{BASE}=reasoner"]
@@ -236,11 +262,11 @@ class BundledRuns:
         return named
 
     @staticmethod
-    def _sampling(n: int) -> Any:
+    def _sampling(n: int, seed: int = 0) -> Any:
         from geomrl.rollout.engine import Sampling
         from geomrl.rollout.generate import RolloutConfig
 
-        return RolloutConfig(n=n, seed=0, chunk=320, sampling=Sampling(max_tokens=192))
+        return RolloutConfig(n=n, seed=seed, chunk=320, sampling=Sampling(max_tokens=192))
 
     @staticmethod
     def _cpu() -> Any:

@@ -175,8 +175,9 @@ def _spectrum(table: pd.DataFrame, anchor: str, source: str) -> Iterator[Chart]:
 
 
 def _replacement_table(table: pd.DataFrame) -> Table:
+    keys = ("encoder", "anchor", "layer", "arm", "verdict")
     columns = tuple(
-        Column(key, key) for key in ("layer", "anchor", "arm", "verdict") if key in table
+        Column(key, key) for key in keys if key != "encoder" or table[key].nunique() > 1
     )
     columns += (
         Column("value", "change in nats (95 %)", "interval"),
@@ -189,8 +190,10 @@ def _replacement_table(table: pd.DataFrame) -> Table:
 def _replacement_charts(table: pd.DataFrame) -> list[Chart]:
     arms = list(dict.fromkeys(table["arm"]))
     found = []
-    for verdict, rows in table.groupby("verdict", sort=False):
-        anchor = anchor_label(str(rows["anchor"].iloc[0]))
+    keys = ["encoder", "anchor", "verdict"]
+    several = table["encoder"].nunique() > 1
+    for (encoder, name, verdict), rows in table.groupby(keys, sort=False):
+        anchor = anchor_label(str(name)) + (f", encoder {encoder}" if several else "")
         found.append(
             place_chart(
                 rows.assign(n=counted(rows["n_problems"], "problem")),

@@ -1,0 +1,281 @@
+"""Is the residual variance of correct rollouts noise? Shares of variance against variants' accuracy.
+
+The loss removes what correct rollouts of a problem differ in at the anchor. If that is noise which hurts,
+a problem whose correct rollouts scatter more should be done worse when it is asked in another form, at
+the same difficulty: the partial correlation of its residual share and its variants' accuracy, given
+its own accuracy, should be negative. It is an association over problems; `probe.intervention` asks what
+removing the residual does.
+
+Three sets of rollouts of one policy are needed, because each of the three quantities must have errors
+of its own: those whose states are read, independent ones for difficulty, and those on the variants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from geomrl.errors import GeomrlError
+from geomrl.probe.residual import N_CORRECT, ProblemShares, problem_shares
+from geomrl.problems.problem import Problem
+from geomrl.rollout.table import problem_keys
+from geomrl.run import Run
+from geomrl.stats.multiple import holm
+from geomrl.stats.partial import (
+    PartialCorrelation,
+    corrected_partial,
+    partial_spearman,
+    spearman_brown,
+)
+
+ALL_KINDS = "all kinds"
+"""The kind that stands for the mean over the kinds of variants."""
+_FEWEST = 5  # problems below which a partial correlation has no interval
+
+
+@dataclass(frozen=True)
+class Premise:
+    """Shares against accuracies, at one layer.
+
+    Attributes:
+        problems: one row an (anchor, problem, kind of variant): share, other_share (NaN where there
+            are too few correct rollouts for a second one), accuracy (on the problem, from
+            independent rollouts), variant_accuracy.
+        correlations: one row an (anchor, kind): the partial rank correlation `value` given accuracy,
+            low, high, p, p_holm (over all rows), n_problems, detectable; `spearman`, with nothing held
+            fixed; `corrected`, for the noise in accuracy.
+        reliability: one row an (anchor, quantity): value, low, high, n_problems. The share's is the
+            rank correlation of shares from two disjoint sets of k correct rollouts; an accuracy's that
+            of odd and even samples, stepped up to all of them (Spearman and Brown).
+        k: correct rollouts behind each share.
+        left_out: problems without k correct rollouts, by anchor.
+        n_samples: rollouts a problem behind each accuracy: "again", "variants".
+    """
+
+    problems: pd.DataFrame
+    correlations: pd.DataFrame
+    reliability: pd.DataFrame
+    k: int
+    left_out: dict[str, int]
+    n_samples: dict[str, int]
+
+
+def premise(
+    run: Run,
+    again: pd.DataFrame,
+    on_variants: pd.DataFrame,
+    variants: Sequence[Problem],
+    *,
+    anchors: Sequence[str],
+    layer: str = "final",
+    k: int = N_CORRECT,
+    seed: int = 0,
+) -> Premise:
+    """Relate problems' residual shares to the accuracy on their variants, difficulty held fixed.
+
+    Args:
+        run: a probed run; its correct rollouts give the shares.
+        again: independent rollouts of the same policy on the same problems.
+        on_variants: its rollouts on the variants.
+        variants: what `load_variants` returned.
+        anchors: anchors whose states are stored.
+        layer: layer at which the states are read.
+        k: correct rollouts a share.
+        seed: of their draws.
+
+    Raises:
+        GeomrlError: fewer than five problems have a share and both accuracies, or the sets of
+            rollouts do not belong together.
+    """
+    for name, other in (("again", again), ("variants", on_variants)):
+        _check_policy(run.rollouts, other, name)
+        if _samples(other) < 2:
+            raise GeomrlError(
+                f"a problem of {name} has a single rollout: how reliable an accuracy is shows from "
+                "two halves; sample two rollouts a problem or more"
+            )
+    _check_independent(run.rollouts, again)
+    difficulty = problem_accuracy(again)
+    by_kind = variant_accuracy(on_variants, variants)
+    parts, left_out = [], {}
+    for anchor in anchors:
+        rows, states = run.states(layer, anchor)
+        right = (rows["verdict"] == "correct").to_numpy()
+        own = rows[right]
+        try:
+            shares = problem_shares(
+                states[right], problem_keys(own).tolist(), own["rollout_id"].tolist(), k=k, seed=seed
+            )
+        except GeomrlError as error:
+            raise GeomrlError(f"{run.path}, anchor '{anchor}': {error}") from error
+        left_out[anchor] = shares.n_left_out
+        joined = _join(shares, difficulty, by_kind, anchor)
+        n = joined["problem"].nunique()
+        if n < _FEWEST:
+            raise GeomrlError(
+                f"{run.path}: {n} problems have {k} correct rollouts with anchor '{anchor}', rollouts "
+                f"in again and variants, but at least {_FEWEST} are needed: sample more rollouts a "
+                "problem, or take more or easier problems"
+            )
+        parts.append(joined)
+    problems = pd.concat(parts, ignore_index=True)
+    reliability = _reliability(problems, again, on_variants, variants)
+    return Premise(
+        problems, _correlations(problems, reliability), reliability, k, left_out,
+        {"again": _samples(again), "variants": _samples(on_variants)},
+    )  # fmt: skip
+
+
+def problem_accuracy(rollouts: pd.DataFrame) -> pd.Series:
+    """Return each problem's share of correct rollouts, by "benchmark/problem_id".
+
+    A rollout without an answer or one whose grading timed out is not correct.
+    """
+    correct = (rollouts["verdict"] == "correct").to_numpy(float)
+    return pd.Series(correct, index=problem_keys(rollouts).to_numpy()).groupby(level=0).mean()
+
+
+def variant_accuracy(rollouts: pd.DataFrame, variants: Sequence[Problem]) -> pd.DataFrame:
+    """Return the accuracy on each problem's variants: problem, kind, variant_accuracy.
+
+    Each variant of a kind counts alike; `ALL_KINDS` is the mean over the kinds, of problems that
+    have all of them, where there are several.
+
+    Raises:
+        GeomrlError: rollouts and variants are not of the same problems.
+    """
+    accuracy = problem_accuracy(rollouts)
+    names = {f"{v.benchmark}/{v.problem_id}" for v in variants}
+    strange = sorted(set(accuracy.index) - names)
+    lacking = sorted(names - set(accuracy.index))
+    if strange or lacking:
+        what = f"'{(strange or lacking)[0]}' has {'rollouts' if strange else 'none'}"
+        raise GeomrlError(
+            f"rollouts on variants and the list of variants differ: {what}, and "
+            f"{'is not listed' if strange else 'is listed'}; make the rollouts of the same file"
+        )
+    table = pd.DataFrame(
+        {
+            "problem": [v.meta["variant_of"] for v in variants],
+            "kind": [v.meta["variant"] for v in variants],
+            "variant_accuracy": [accuracy[f"{v.benchmark}/{v.problem_id}"] for v in variants],
+        }
+    )
+    kinds = list(dict.fromkeys(table["kind"]))
+    found = table.groupby(["kind", "problem"], sort=False)["variant_accuracy"].mean().reset_index()
+    if len(kinds) > 1:
+        whole = found.groupby("problem", sort=False)["variant_accuracy"].agg(["mean", "size"])
+        whole = whole[whole["size"] == len(kinds)]
+        pooled = pd.DataFrame(
+            {"kind": ALL_KINDS, "problem": whole.index, "variant_accuracy": whole["mean"]}
+        )
+        found = pd.concat([pooled, found], ignore_index=True)
+    return found[["problem", "kind", "variant_accuracy"]]
+
+
+def _join(
+    shares: ProblemShares, difficulty: pd.Series, by_kind: pd.DataFrame, anchor: str
+) -> pd.DataFrame:
+    own = pd.DataFrame(
+        {
+            "anchor": anchor,
+            "problem": shares.problems,
+            "share": shares.share,
+            "other_share": shares.other,
+        }
+    )
+    own["accuracy"] = own["problem"].map(difficulty)
+    own = own.dropna(subset=["accuracy"])
+    joined = own.merge(by_kind, on="problem")
+    kinds = list(dict.fromkeys(by_kind["kind"]))
+    order = joined["kind"].map(kinds.index)
+    return joined.iloc[np.lexsort((joined["problem"], order))].reset_index(drop=True)
+
+
+def _correlations(problems: pd.DataFrame, reliability: pd.DataFrame) -> pd.DataFrame:
+    known = reliability[reliability["quantity"] == "accuracy"].set_index("anchor")["value"]
+    rows = []
+    for (anchor, kind), group in problems.groupby(["anchor", "kind"], sort=False):
+        x, y, z = (group[c].to_numpy(float) for c in ("share", "variant_accuracy", "accuracy"))
+        found = partial_spearman(x, y, z[:, None])
+        plain, xz, yz = (partial_spearman(*pair).value for pair in ((x, y), (x, z), (y, z)))
+        rows.append(
+            {"anchor": anchor, "kind": kind, "value": found.value, "low": found.low,
+             "high": found.high, "p": found.p, "n_problems": found.n,
+             "detectable": found.detectable, "spearman": plain,
+             "corrected": corrected_partial(plain, xz, yz, float(known[anchor]))}
+        )  # fmt: skip
+    table = pd.DataFrame(rows)
+    table.insert(6, "p_holm", holm(table["p"].to_numpy()))
+    return table
+
+
+def _reliability(
+    problems: pd.DataFrame,
+    again: pd.DataFrame,
+    on_variants: pd.DataFrame,
+    variants: Sequence[Problem],
+) -> pd.DataFrame:
+    """Return how well each quantity is measured, on the problems that take part."""
+    halves = [problem_accuracy(half) for half in _halves(again)]
+    varied = [
+        variant_accuracy(half, variants).set_index(["kind", "problem"])["variant_accuracy"]
+        for half in _halves(on_variants)
+    ]
+    rows = []
+    for anchor, of_anchor in problems.groupby("anchor", sort=False):
+        first = of_anchor[of_anchor["kind"] == of_anchor["kind"].iloc[0]]
+        twice = first.dropna(subset=["other_share"])
+        share = partial_spearman(twice["share"].to_numpy(), twice["other_share"].to_numpy())
+        rows.append(_told(anchor, "share", share, stepped=False))
+        names = first["problem"]
+        own = partial_spearman(*(half.reindex(names).to_numpy() for half in halves))
+        rows.append(_told(anchor, "accuracy", own, stepped=True))
+        for kind, group in of_anchor.groupby("kind", sort=False):
+            places = pd.MultiIndex.from_arrays([group["kind"], group["problem"]])
+            found = partial_spearman(*(half.reindex(places).to_numpy() for half in varied))
+            rows.append(_told(anchor, f"accuracy on variants, {kind}", found, stepped=True))
+    return pd.DataFrame(rows)
+
+
+def _told(
+    anchor: object, quantity: str, found: PartialCorrelation, *, stepped: bool
+) -> dict[str, object]:
+    change = spearman_brown if stepped else float
+    return {
+        "anchor": anchor, "quantity": quantity, "value": change(found.value),
+        "low": change(found.low), "high": change(found.high), "n_problems": found.n,
+    }  # fmt: skip
+
+
+def _halves(rollouts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the samples of even and of odd number."""
+    odd = rollouts["sample"].to_numpy() % 2 == 1
+    return rollouts[~odd], rollouts[odd]
+
+
+def _samples(rollouts: pd.DataFrame) -> int:
+    return int(problem_keys(rollouts).value_counts().min())
+
+
+def _check_policy(probed: pd.DataFrame, other: pd.DataFrame, name: str) -> None:
+    one, two = (set(table["policy_hash"].dropna()) for table in (probed, other))
+    if one and two and one != two:
+        raise GeomrlError(
+            f"the rollouts in {name} are of another policy than the probed ones: difficulty and "
+            "variants must be those of the model whose states are read; sample them from it"
+        )
+
+
+def _check_independent(probed: pd.DataFrame, again: pd.DataFrame) -> None:
+    seeds = probed.set_index("rollout_id")["seed"].dropna()
+    same = again.set_index("rollout_id")["seed"].dropna().reindex(seeds.index) == seeds
+    if same.any():
+        raise GeomrlError(
+            f"{int(same.sum())} rollouts of again are the probed ones (such as "
+            f"'{same.index[same][0]}'): difficulty would share the shares' own luck; sample again "
+            "with another --seed"
+        )

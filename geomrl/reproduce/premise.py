@@ -1,0 +1,231 @@
+"""What the analysis of the premise says: is the residual variance of correct rollouts noise?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from geomrl.errors import GeomrlError
+from geomrl.evaluate.premise import ALL_KINDS, Premise, premise
+from geomrl.files import read_parquet
+from geomrl.probe.intervention import arm_contrast
+from geomrl.problems.load import load_variants
+from geomrl.problems.problem import Problem
+from geomrl.reproduce.finding import Finding, interval, number
+from geomrl.run import Run, open_run
+from geomrl.viz import theme
+from geomrl.viz.premise import ARMS, CONTRAST, draw_correlations, draw_removal, draw_shares
+
+ANCHORS = ("before_marker", "marker_end")
+LAYER = "final"
+_SEED = 0
+_LEVEL = 0.05
+
+
+def premise_finding(probed: Path, variants: Path) -> Finding:
+    """Relate residual shares to variants' accuracy, and show what removing the residual does.
+
+    Args:
+        probed: a run of `geomrl probe --replace`, best with both `ANCHORS` replaced.
+        variants: a folder with the runs again/ (the same problems) and variants/, and
+            variants.jsonl or variants.parquet, the problems of the latter.
+
+    Raises:
+        GeomrlError: a part is missing, they do not belong together, or too few problems have
+            enough correct rollouts.
+    """
+    run = open_run(probed)
+    again, varied = open_run(variants / "again"), open_run(variants / "variants")
+    listed = load_variants(str(_list_of_variants(variants)), _problems(run))
+    found = premise(
+        run, again.rollouts, _named(varied.rollouts, listed), listed, anchors=ANCHORS, layer=LAYER,
+        seed=_SEED,
+    )  # fmt: skip
+    removal = removal_table(run)
+    source = theme.Source(str(run.rollouts["policy"].iloc[0]), run.store().path.name, _SEED)
+    kind = str(found.problems["kind"].iloc[0])
+    n = theme.span(found.correlations["n_problems"], "problem")
+    notes = (
+        n, f"share from {found.k} correct rollouts at layer {LAYER}",
+        f"accuracies from {found.n_samples['again']} rollouts and {found.n_samples['variants']} a variant",
+    )  # fmt: skip
+    pictures = [
+        draw_shares(found.problems, kind, source.footnote(*notes, f"variants: {kind}"), "shares"),
+        draw_correlations(
+            found.correlations,
+            source.footnote(*notes, "95 % intervals; dotted: found with 80 % power at 5 %"),
+            "partial_correlations",
+        ),
+        draw_removal(
+            removal,
+            source.footnote(
+                "correct rollouts", theme.span(removal["n_problems"], "problem"),
+                "log-probability of the correct answer", "95 % intervals by problem",
+            ),
+            "residual_removed",
+        ),
+    ]  # fmt: skip
+    tables = {
+        "correlations": found.correlations.assign(k=found.k, layer=LAYER, seed=_SEED),
+        "reliability": found.reliability,
+        "removal": removal,
+    }
+    return Finding([*told(found), *removal_told(removal)], pictures, tables)
+
+
+def removal_table(run: Run) -> pd.DataFrame:
+    """Return the arms that remove the residual and put in a random one, and their difference.
+
+    Rows: anchor, layer, arm, value, low, high (95 % by problem), n_problems; of correct rollouts.
+
+    Raises:
+        GeomrlError: the run holds no replacement of this encoder.
+    """
+    path = run.path / "replacement_rollouts.parquet"
+    if not path.exists():
+        raise GeomrlError(
+            f"{run.path}: no states were replaced in this run; `geomrl probe MODEL --out {run.path} "
+            "--replace` does it, and --replace-anchor names another anchor"
+        )
+    encoder = run.store().path.name
+    table, trials = run.replacement, read_parquet(path)
+    arms = [arm for arm in ARMS if arm != CONTRAST]
+    rows = table[
+        (table["encoder"] == encoder) & (table["verdict"] == "correct") & table["arm"].isin(arms)
+    ]
+    if rows.empty:
+        raise GeomrlError(f"{run.path}: no replaced states of encoder '{encoder}'; replace them")
+    trials = trials[trials["encoder"] == encoder]
+    seed, n_boot = int(rows["seed"].iloc[0]), int(rows["n_boot"].iloc[0])
+    contrast = arm_contrast(trials, *arms, seed=seed, n_boot=n_boot).assign(arm=CONTRAST)
+    columns = ["anchor", "layer", "arm", "value", "low", "high", "n_problems"]
+    whole = pd.concat([rows[columns], contrast[columns]], ignore_index=True)
+    return whole.assign(n_boot=n_boot, seed=seed)
+
+
+def told(found: Premise) -> list[str]:
+    """Return what the correlations say, the answer first, and what weakens it."""
+    table = found.correlations
+    kind = str(table["kind"].iloc[0])
+    sure = table[table["p_holm"] < _LEVEL]
+    head = (
+        "**Null result: at equal difficulty a problem's residual share does not tell the accuracy on "
+        f"its variants** (no p below .05 after Holm over {len(table)} tests)."
+    )
+    if len(sure):
+        ways = ["noise that hurts" if value < 0 else "variety that helps" for value in sure["value"]]
+        named = [
+            f"{row['kind']} at `{row['anchor']}` ({number(row['value'])}, as {way} would be)"
+            for row, way in zip(sure.to_dict("records"), ways, strict=True)
+        ]
+        head = (
+            "**At equal difficulty a problem's residual share goes with the accuracy on its "
+            f"variants** (Holm over {len(table)} tests): {'; '.join(named)}."
+        )
+    each = [
+        f"at `{row['anchor']}` {interval(row['value'], row['low'], row['high'])}, p after Holm "
+        f"{number(row['p_holm'])}, {row['n_problems']} problems"
+        for row in table[table["kind"] == kind].to_dict("records")
+    ]
+    reach = number(float(table["detectable"].max()), 2)
+    sets = f"Variants ({kind})" if kind == ALL_KINDS else f"Variants ({kind}, the only kind)"
+    return [
+        f"{head} {sets}: partial rank correlation {'; '.join(each)}. Shares rest on {found.k} correct "
+        f"rollouts of each problem, drawn with seed {_SEED}; {_left_out(found)}.",
+        "The sign: if what correct rollouts differ in at the anchor were noise that hurts, a larger "
+        "share would go with a lower accuracy on variants at the same difficulty, and the correlation "
+        "would be negative; if it were variety that helps, positive. A correlation nearer to 0 than "
+        f"{reach} had less than 80 % chance to be found here, so a null excludes no small effect of "
+        "either sign.",
+        _attenuation(found, kind),
+    ]
+
+
+def _left_out(found: Premise) -> str:
+    counts = [f"{n} at `{anchor}`" for anchor, n in found.left_out.items()]
+    return f"problems with fewer (but at least one) are left out: {', '.join(counts)}"
+
+
+def _attenuation(found: Premise, kind: str) -> str:
+    rows = found.reliability.set_index(["anchor", "quantity"])
+    words = []
+    for anchor in found.left_out:
+        share, own, other = (
+            rows.loc[(anchor, quantity)]
+            for quantity in ("share", "accuracy", f"accuracy on variants, {kind}")
+        )
+        at = found.correlations.set_index(["anchor", "kind"]).loc[(anchor, kind)]
+        measured = (
+            f"{interval(share['value'], share['low'], share['high'])} over the "
+            f"{int(share['n_problems'])} problems with {2 * found.k} correct rollouts"
+            if share["value"] == share["value"]
+            else f"unknown (too few problems have {2 * found.k} correct rollouts)"
+        )
+        words.append(
+            f"at `{anchor}` the share {measured}, accuracy {number(own['value'])}, accuracy on variants "
+            f"{number(other['value'])}; with nothing held fixed the rank correlation is "
+            f"{number(at['spearman'])}, and corrected for the noise in difficulty "
+            f"{number(at['corrected']) if at['corrected'] == at['corrected'] else 'not defined'}"
+        )
+    return (
+        "Attenuation: all three are measured with noise. Difficulty that is measured with noise is held "
+        "fixed only in part, which leaves some of it in the partial correlation; noise in the share and in "
+        f"the variants' accuracy makes it smaller. Reliabilities: {'. '.join(words)}."
+    )
+
+
+def removal_told(table: pd.DataFrame) -> list[str]:
+    """Return what the interventions did, an anchor a sentence."""
+    says = []
+    for anchor, rows in table.groupby("anchor", sort=False):
+        wide = {arm: group.set_index("layer") for arm, group in rows.groupby("arm")}
+        size = wide[CONTRAST]["value"].abs().fillna(0.0)
+        layer = str(size.idxmax())
+        removed, random, gap = (
+            interval(*wide[arm].loc[layer, ["value", "low", "high"]]) for arm in ARMS
+        )
+        says.append(
+            f"Intervention at `{anchor}`: removing the residual (the group's correct mean in the state's "
+            f"place) changes the log-probability of the correct answer by {removed} nats at layer "
+            f"{layer}, where this differs most from a random residual of the same norm, {random}; the "
+            f"difference is {gap}, over {int(wide[CONTRAST].loc[layer, 'n_problems'])} problems, correct "
+            "rollouts. A gain would be noise removed, a loss information removed."
+        )
+    says.append(
+        "A state reaches the answer through later layers alone, unless it predicts the answer's first "
+        "token itself: before the marker the last layer's output and the final norm cannot change it. "
+        "A random direction is spread over all dimensions, as natural residuals are not."
+    )
+    return says
+
+
+def _list_of_variants(folder: Path) -> Path:
+    for suffix in (".jsonl", ".parquet"):
+        path = folder / f"variants{suffix}"
+        if path.exists():
+            return path
+    raise GeomrlError(
+        f"{folder}: no variants.jsonl or variants.parquet, which says what each variant is a variant of; "
+        "put there the file of which the rollouts in variants/ were made"
+    )
+
+
+def _problems(run: Run) -> list[Problem]:
+    first = run.rollouts.drop_duplicates(["benchmark", "problem_id"])
+    return [
+        Problem(row["problem_id"], row["benchmark"], str(row["problem"]), str(row["gold"]))
+        for row in first.to_dict("records")
+    ]
+
+
+def _named(rollouts: pd.DataFrame, listed: list[Problem]) -> pd.DataFrame:
+    """Return the rollouts under the benchmark's name that the list of variants has."""
+    of = rollouts.drop_duplicates(["benchmark", "problem_id"])
+    twice = of["problem_id"][of["problem_id"].duplicated()]
+    if len(twice):
+        raise GeomrlError(
+            f"variants: two benchmarks have a problem '{twice.iloc[0]}', and the list of variants could "
+            "mean either; give each variant an id of its own"
+        )
+    return rollouts.assign(benchmark=listed[0].benchmark)
