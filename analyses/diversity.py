@@ -11,7 +11,7 @@ from geomrl.files import read_parquet
 from geomrl.models import short_name
 from geomrl.reproduce import Analysis, Finding
 from geomrl.reproduce.finding import interval, number
-from geomrl.reproduce.runs import ALIGNED, DAPO
+from geomrl.reproduce.runs import ALIGNED, BASE, DAPO
 from geomrl.viz.forest import draw_forest
 
 _CORRECT = 8  # rollouts that a problem's paths are counted among
@@ -33,26 +33,44 @@ def diversity(evaluation: Path) -> Finding:
     draws = {name: int(evaluated.summary[name]) for name in ("seed", "n_boot")}
     both = both.dropna(subset=measures, how="all")
     values = arm_values(both, measures, **draws)
-    changes = arm_differences(both, measures, ALIGNED, DAPO, **draws)
-    lines = []
-    for row in changes.to_dict("records"):
-        told = "changes" if row["p"] < 0.05 else "null:"
-        lines.append(
-            f"{row['measure']} ({row['benchmark']}) {told} "
-            f"{interval(row['value'], row['seeds_low'], row['seeds_high'])}, detectable "
-            f"{number(row['detectable'])}"
-        )
+    pairs = [(ALIGNED, DAPO), (DAPO, BASE)] if BASE in set(both["arm"]) else [(ALIGNED, DAPO)]
+    changes = pd.concat(
+        [arm_differences(both, measures, *pair, **draws) for pair in pairs], ignore_index=True
+    )
+    told = {pair: _told(changes, *pair) for pair in pairs}
+    seeds = int(changes["n_seeds"].max())
     return Finding(
         [
-            f"Alignment minus DAPO over {int(changes['n_seeds'].max())} training seeds: "
-            f"{'; '.join(lines)}.",
+            *[
+                f"{one} minus {other}, over {seeds} training seeds: {words}."
+                for (one, other), words in told.items()
+            ],
             f"`paths` is the share of {_CORRECT} correct rollouts of a problem that take a path of their "
             "own (sequences of operations, not wording), brought to an equal number of correct rollouts by "
             f"rarefaction; `ngrams` the mean Jaccard distance of their 4-grams of words. Problems with "
             f"fewer than {_CORRECT} correct rollouts are left out, in both arms of a pair.",
         ],
-        [draw_forest(changes, by="measure", name="diversity", title="aligned − DAPO")],
+        [
+            draw_forest(
+                changes.assign(
+                    pair=changes["measure"] + ", " + changes["one"] + " − " + changes["other"]
+                ),
+                by="pair",
+                name="diversity",
+                title="Difference",
+            )
+        ],
         {"values": values, "differences": changes},
+    )
+
+
+def _told(changes: pd.DataFrame, one: str, other: str) -> str:
+    rows = changes[(changes["one"] == one) & (changes["other"] == other)]
+    return "; ".join(
+        f"{row['measure']} {'' if row['p'] < 0.05 else 'null, '}"
+        f"{interval(row['value'], row['seeds_low'], row['seeds_high'])}, detectable "
+        f"{number(row['detectable'])}"
+        for row in rows.to_dict("records")
     )
 
 

@@ -23,7 +23,10 @@ def pass_at_1(evaluation: Path) -> Finding:
     base = [(arm, BASE) for arm in (DAPO, ALIGNED) if BASE in set(found.scores["arm"])]
     pairs = [(ALIGNED, DAPO), *base]
     gains = pd.concat(
-        [arm_differences(found.scores, ["pass@1"], *pair, **found.draws) for pair in pairs],
+        [
+            arm_differences(found.scores, ["pass@1"], *pair, alone=[found.whole], **found.draws)
+            for pair in pairs
+        ],
         ignore_index=True,
     )
     gain = gains[(gains["one"] == ALIGNED) & (gains["benchmark"] == found.whole)].iloc[0]

@@ -20,7 +20,9 @@ def pass_at_k(evaluation: Path) -> Finding:
         measure="pass",
         n_samples=int(found.scores["samples"].max()),
     )
-    gains = arm_differences(found.scores, measures, ALIGNED, DAPO, **found.draws)
+    gains = arm_differences(
+        found.scores, measures, ALIGNED, DAPO, alone=[found.whole], **found.draws
+    )
     whole = gains[gains["benchmark"] == found.whole].set_index("measure")
     told = [
         f"pass@{m.removeprefix('pass@')} {interval(*whole.loc[m, ['value', 'seeds_low', 'seeds_high']])}"

@@ -13,12 +13,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.accuracy import AVERAGE
-from geomrl.stats.intervals import mean_of_means_interval
+from geomrl.stats.intervals import Interval, mean_of_means_interval
 from geomrl.stats.multiple import holm
-from geomrl.stats.paired import detectable_difference, paired_difference
+from geomrl.stats.paired import PairedDifference, detectable_difference, paired_difference
+from geomrl.stats.paired_means import paired_difference_interval
+
+BOUNDS = (0.0, 1.0)
+"""Limits of all measures."""
 
 
 def split_arm(model: str) -> tuple[str, int | None]:
@@ -79,10 +84,12 @@ def arm_values(
     for arm, part in scores.groupby("arm", sort=False):
         for measure in measures:
             for benchmark, tables in _benchmarks(part, measure, average).items():
-                label = f"{benchmark}/{measure}"
-                found = _summary(tables, (0.0, 1.0), label, seed, n_boot)
-                del found["p"], found["sd"]
-                rows.append({"arm": arm, "benchmark": benchmark, "measure": measure, **found})
+                found = mean_of_means_interval(
+                    [_by_problem(table) for table in tables], seed=seed,
+                    label=f"{benchmark}/{measure}", n_boot=n_boot, bounds=BOUNDS,
+                )  # fmt: skip
+                named = {"arm": arm, "benchmark": benchmark, "measure": measure}
+                rows.append({**named, **_numbers(found, paired_difference(_by_seed(tables)))})
     return pd.DataFrame(rows)
 
 
@@ -93,6 +100,7 @@ def arm_differences(
     other: str,
     *,
     average: bool = False,
+    alone: Sequence[str] = (AVERAGE,),
     seed: int = 0,
     n_boot: int = 2000,
 ) -> pd.DataFrame:
@@ -103,37 +111,42 @@ def arm_differences(
         measures: its columns.
         one: an arm.
         other: another; without seeds (the base model) it is compared with every seed of `one`.
-        average: as in `arm_values`; its test is one and not corrected.
+        average: as in `arm_values`.
+        alone: benchmarks that stand for all others together: their test is one, and not corrected.
         seed: of the bootstrap over problems.
         n_boot: its draws.
 
     Returns:
-        one, other, benchmark, measure, value, low, high (over problems), seeds_low, seeds_high, p
-        (paired t over seeds), p_holm (over the benchmarks of a measure), detectable (80 % power over
-        seeds), n_problems, n_seeds, n_boot.
+        one, other, benchmark, measure, value, low, high (over problems, `stats.paired_means`),
+        seeds_low, seeds_high, p (paired t over seeds), p_holm (over a measure's benchmarks that are
+        not `alone`), detectable (80 % power over seeds), n_problems, n_seeds, n_boot.
     """
     rows: list[dict[str, Any]] = []
     for measure in measures:
         first, second = (
             _benchmarks(scores[scores["arm"] == arm], measure, False) for arm in (one, other)
         )
-        changes = {
+        pairs = {
             name: [_paired(table, second[name][0])]
             for name, (table,) in first.items()
             if name in second
         }
-        if average and len(changes) > 1:
-            changes[AVERAGE] = [table for (table,) in changes.values()]
+        if average and len(pairs) > 1:
+            pairs[AVERAGE] = [pair for (pair,) in pairs.values()]
         family = []
-        for benchmark, tables in changes.items():
+        for benchmark, both in pairs.items():
             label = f"{benchmark}/{measure}/difference"
-            found = _summary(tables, (-1.0, 1.0), label, seed, n_boot)
-            reach = detectable_difference(found.pop("sd") or np.nan, found["n_seeds"])
+            found = paired_difference_interval(
+                [_by_problem(a) for a, _ in both], [_by_problem(b) for _, b in both],
+                bounds=BOUNDS, seed=seed, label=label, n_boot=n_boot,
+            )  # fmt: skip
+            over = paired_difference(_by_seed([a - b for a, b in both]))
             named = {"one": one, "other": other, "benchmark": benchmark, "measure": measure}
-            family.append({**named, **found, "detectable": reach})
-        corrected = iter(holm([row["p"] for row in family if row["benchmark"] != AVERAGE]))
+            reach = detectable_difference(over.sd or np.nan, over.n)
+            family.append({**named, **_numbers(found, over), "p": over.p, "detectable": reach})
+        corrected = iter(holm([row["p"] for row in family if row["benchmark"] not in alone]))
         for row in family:
-            row["p_holm"] = np.nan if row["benchmark"] == AVERAGE else float(next(corrected))
+            row["p_holm"] = np.nan if row["benchmark"] in alone else float(next(corrected))
         rows += family
     columns = [
         *(
@@ -165,28 +178,30 @@ def _benchmarks(part: pd.DataFrame, measure: str, average: bool) -> dict[str, li
     return tables
 
 
-def _paired(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
-    """Return first - second by problem and seed; a second without seeds stands for each of them."""
+def _paired(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return both tables where both have a value; a second without seeds stands for each of them."""
     if second.shape[1] == 1 and first.shape[1] > 1:
         second = pd.DataFrame(dict.fromkeys(first.columns, second.iloc[:, 0]))
-    change = first - second  # pandas aligns problems and seeds; a pair that is not whole is NaN
-    return change.dropna(axis=1, how="all").dropna(axis=0, how="all")
+    first, second = first.align(second)
+    whole = first.notna() & second.notna()
+    problems, seeds = whole.any(axis=1), whole.any(axis=0)
+    one, other = (table.where(whole).loc[problems, seeds] for table in (first, second))
+    return one, other
 
 
-def _summary(
-    tables: Sequence[pd.DataFrame],
-    bounds: tuple[float, float],
-    label: str,
-    seed: int,
-    n_boot: int,
-) -> dict[str, Any]:
-    """Return the mean over benchmarks of problems x seeds tables, with both intervals."""
-    strata = [table.mean(axis=1).dropna().to_numpy(float) for table in tables]
-    found = mean_of_means_interval(strata, seed=seed, label=label, n_boot=n_boot, bounds=bounds)
-    by_seed = pd.DataFrame([table.mean(axis=0) for table in tables]).mean(axis=0, skipna=False)
-    over = paired_difference(by_seed.to_numpy(float))
+def _by_problem(table: pd.DataFrame) -> Float[np.ndarray, " problems"]:
+    return table.mean(axis=1).dropna().to_numpy(float)
+
+
+def _by_seed(tables: Sequence[pd.DataFrame]) -> Float[np.ndarray, " seeds"]:
+    """Return each seed's unweighted mean over the benchmarks; NaN where one lacks the seed."""
+    return pd.DataFrame([table.mean(axis=0) for table in tables]).mean(skipna=False).to_numpy(float)
+
+
+def _numbers(found: Interval, over: PairedDifference) -> dict[str, Any]:
+    """Return a value with its intervals over problems and over seeds."""
     return {
         "value": found.value, "low": found.low, "high": found.high, "seeds_low": over.low,
-        "seeds_high": over.high, "p": over.p, "sd": over.sd,
-        "n_problems": sum(map(len, strata)), "n_seeds": over.n, "n_boot": found.n_boot,
+        "seeds_high": over.high, "n_problems": found.n_clusters, "n_seeds": over.n,
+        "n_boot": found.n_boot,
     }  # fmt: skip

@@ -107,7 +107,11 @@ def premise(
         own = rows[right]
         try:
             shares = problem_shares(
-                states[right], problem_keys(own).tolist(), own["rollout_id"].tolist(), k=k, seed=seed
+                states[right],
+                problem_keys(own).tolist(),
+                own["rollout_id"].tolist(),
+                k=k,
+                seed=seed,
             )
         except GeomrlError as error:
             raise GeomrlError(f"{run.path}, anchor '{anchor}': {error}") from error

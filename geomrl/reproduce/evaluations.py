@@ -12,10 +12,12 @@ from geomrl.evaluate.accuracy import AVERAGE
 from geomrl.evaluate.arms import need_arms, with_arms
 from geomrl.evaluate.evaluation import Evaluation, open_evaluation
 from geomrl.problems.arithmetic import BENCHMARK as ARITHMETIC
+from geomrl.problems.arithmetic import EASY, HARD, MEDIUM, PRODUCT
 from geomrl.problems.load import load_problems
 from geomrl.reproduce.runs import ALIGNED, DAPO
 
 ALL = "all problems"
+LEVELS = (EASY, MEDIUM, PRODUCT, HARD)
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ def open_arms(folder: Path) -> ArmScores:
     if set(names) != {ARITHMETIC}:
         several = names.nunique() > 1
         return ArmScores(evaluation, scores, AVERAGE if several else str(names.iloc[0]))
-    level = {p.problem_id: f"{ARITHMETIC} ({p.meta['level']})" for p in load_problems(ARITHMETIC)}
+    level = {p.problem_id: str(p.meta["level"]) for p in load_problems(ARITHMETIC)}
     split = scores.assign(benchmark=scores["problem_id"].map(level))
-    whole = [split.sort_values("benchmark", kind="stable"), scores.assign(benchmark=ALL)]
-    return ArmScores(evaluation, pd.concat(whole, ignore_index=True), ALL)
+    parts = [split[split["benchmark"] == each.name] for each in LEVELS]
+    whole = pd.concat([*parts, scores.assign(benchmark=ALL)], ignore_index=True)
+    return ArmScores(evaluation, whole, ALL)

@@ -114,7 +114,9 @@ def told(found: Premise) -> list[str]:
         f"its variants** (no p below .05 after Holm over {len(table)} tests)."
     )
     if len(sure):
-        ways = ["noise that hurts" if value < 0 else "variety that helps" for value in sure["value"]]
+        ways = [
+            "noise that hurts" if value < 0 else "variety that helps" for value in sure["value"]
+        ]
         named = [
             f"{row['kind']} at `{row['anchor']}` ({number(row['value'])}, as {way} would be)"
             for row, way in zip(sure.to_dict("records"), ways, strict=True)
