@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from geomrl.evaluate.place import PlaceSettings, place_rows
 from geomrl.evaluate.policy import PolicyEvidence, policy_evidence
 from geomrl.evaluate.rows import CHANGE, COLUMNS, Place, Row
 from geomrl.evaluate.verdict import Evidence, Margins, decide
-from geomrl.evaluate.verdict_file import elsewhere_entry, verdict_entry
+from geomrl.evaluate.verdict_file import drawn_together, elsewhere_entry, verdict_entry
 from geomrl.files import write_csv, write_json, write_parquet
 from geomrl.manifest import record_step, versions
 from geomrl.model_names import model_label, split_label
@@ -338,6 +338,10 @@ def _analyse(
             rows += part
             geometry |= {(layer, anchor): each for layer, each in evidence.items()}
     verdict = decide(Evidence(policy, geometry[config.layer, config.anchor]), config.margins)
+    place = Place(config.layer, config.anchor)
+    together = drawn_together(rows, place, verdict.components, config.margins.cosine)
+    if together is not None:
+        verdict = replace(verdict, remarks=(*verdict.remarks, together))
     for remark in verdict.remarks:
         say(f"note: {label}: {remark}")
     others = [

@@ -18,7 +18,8 @@ from geomrl.evaluate.geometry import geometry_evidence, pair_states
 from geomrl.evaluate.policy import PolicyEvidence
 from geomrl.evaluate.rows import Place
 from geomrl.evaluate.verdict import Evidence, Margins, decide
-from geomrl.evaluate.verdict_file import verdict_entry
+from geomrl.evaluate.verdict_file import drawn_together, verdict_entry
+from geomrl.stats.intervals import Interval
 
 SIZES = Design(problems=40, samples=8)
 
@@ -206,3 +207,22 @@ def test_states_that_do_not_pair_are_refused():
         pair_states(rows, np.zeros((2, 3)), np.zeros((3, 3)))
     with pytest.raises(GeomrlError, match="finite"):
         pair_states(rows, np.zeros((2, 3)), np.full((2, 3), np.nan))
+
+
+def test_all_states_drawing_together_is_remarked_where_the_share_cannot_show_it():
+    place = Place("final", "before_marker")
+
+    def rows(floor, correct):
+        cells = {"floor": floor, "CC": correct}
+        return [
+            place.row("cosine", "both", "rl-base", Interval(v, v - 0.01, v + 0.01, 50, 100, 0, None),
+                      cell=cell, space="raw")
+            for cell, v in cells.items()
+        ]  # fmt: skip
+
+    told = drawn_together(rows(0.34, 0.33), place, ["rotation", "other"], 0.05)
+    assert "different problems rises by 0.340" in told
+    assert drawn_together(rows(0.34, 0.33), place, ["collapse"], 0.05) is None  # said already
+    assert drawn_together(rows(0.34, 0.45), place, [], 0.05) is None  # correct ones beyond it
+    assert drawn_together(rows(0.04, 0.04), place, [], 0.05) is None  # below the margin
+    assert drawn_together(rows(0.34, 0.33), Place("1", "before_marker"), [], 0.05) is None
