@@ -299,9 +299,7 @@ def replaced_anchors(out: Path | str, encoder: str) -> set[str]:
     return set(table.loc[table["encoder"] == encoder, "anchor"])
 
 
-def _with_other_anchors(
-    path: Path, rows: pd.DataFrame, anchor: str, encoder: str
-) -> pd.DataFrame:
+def _with_other_anchors(path: Path, rows: pd.DataFrame, anchor: str, encoder: str) -> pd.DataFrame:
     """Return the rows under those that a replacement table holds of other anchors and encoders."""
     if not path.exists():
         return rows
