@@ -29,6 +29,7 @@ from geomrl.stats.partial import (
     corrected_partial,
     partial_spearman,
     spearman_brown,
+    without_noise,
 )
 
 ALL_KINDS = "all kinds"
@@ -45,8 +46,9 @@ class Premise:
             are too few correct rollouts for a second one), accuracy (on the problem, from
             independent rollouts), variant_accuracy.
         correlations: one row an (anchor, kind): the partial rank correlation `value` given accuracy,
-            low, high, p, p_holm (over all rows), n_problems, detectable; `spearman`, with nothing held
-            fixed; `corrected`, for the noise in accuracy.
+            low, high, p, p_holm (over all rows), n_problems, detectable; `detectable_true`, that between
+            the share and the variants' accuracy without their noise (infinite where none is);
+            `spearman`, with nothing held fixed; `corrected`, for the noise in accuracy.
         reliability: one row an (anchor, quantity): value, low, high, n_problems. The share's is the
             rank correlation of shares from two disjoint sets of k correct rollouts; an accuracy's that
             of odd and even samples, stepped up to all of them (Spearman and Brown).
@@ -200,21 +202,31 @@ def _join(
 
 
 def _correlations(problems: pd.DataFrame, reliability: pd.DataFrame) -> pd.DataFrame:
-    known = reliability[reliability["quantity"] == "accuracy"].set_index("anchor")["value"]
+    known = {(r["anchor"], r["quantity"]): r["value"] for r in reliability.to_dict("records")}
     rows = []
     for (anchor, kind), group in problems.groupby(["anchor", "kind"], sort=False):
         x, y, z = (group[c].to_numpy(float) for c in ("share", "variant_accuracy", "accuracy"))
         found = partial_spearman(x, y, z[:, None])
         plain, xz, yz = (partial_spearman(*pair).value for pair in ((x, y), (x, z), (y, z)))
+        share, own, varied = (
+            float(known[anchor, quantity])
+            for quantity in ("share", "accuracy", variant_quantity(kind))
+        )
         rows.append(
             {"anchor": anchor, "kind": kind, "value": found.value, "low": found.low,
              "high": found.high, "p": found.p, "n_problems": found.n,
-             "detectable": found.detectable, "spearman": plain,
-             "corrected": corrected_partial(plain, xz, yz, float(known[anchor]))}
+             "detectable": found.detectable,
+             "detectable_true": without_noise(found.detectable, share, varied), "spearman": plain,
+             "corrected": corrected_partial(plain, xz, yz, own)}
         )  # fmt: skip
     table = pd.DataFrame(rows)
     table.insert(6, "p_holm", holm(table["p"].to_numpy()))
     return table
+
+
+def variant_quantity(kind: object) -> str:
+    """Return the name of the accuracy on one kind of variants."""
+    return f"accuracy on variants, {kind}"
 
 
 def _reliability(
@@ -241,7 +253,7 @@ def _reliability(
         for kind, group in of_anchor.groupby("kind", sort=False):
             places = pd.MultiIndex.from_arrays([group["kind"], group["problem"]])
             found = partial_spearman(*(half.reindex(places).to_numpy() for half in varied))
-            rows.append(_told(anchor, f"accuracy on variants, {kind}", found, stepped=True))
+            rows.append(_told(anchor, variant_quantity(kind), found, stepped=True))
     return pd.DataFrame(rows)
 
 

@@ -31,9 +31,9 @@ def load_problems(
         spec: A comma-separated list of sources. A source is a benchmark's name (`aime24`, loaded
             from the hub; `arithmetic`, the bundled held-out split, its variants
             `arithmetic_reworded`, `arithmetic_reordered` and `arithmetic_renumbered`, and
-            `arithmetic_train`, 20,000 problems to train on, need no network), a `.jsonl` or `.parquet` file, whose stem
-            becomes the benchmark's name, or `NAME=FILE`, which reads a local copy of a named
-            benchmark and checks its size.
+            `arithmetic_train`, 20,000 problems to train on, need no network), a `.jsonl` or
+            `.parquet` file, whose stem becomes the benchmark's name, or `NAME=FILE`, which reads a
+            local copy of a named benchmark and checks its size.
         limit: At most so many problems of each source, the first ones.
         columns: For files: the column of `statement`, `gold` and `id`, where the usual names do
             not fit; `a.b` reaches into a nested column. `{"gold": "reward_model.ground_truth"}`.

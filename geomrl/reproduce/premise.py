@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.premise import ALL_KINDS, Premise, premise
+from geomrl.evaluate.premise import ALL_KINDS, Premise, premise, variant_quantity
 from geomrl.files import read_parquet
 from geomrl.probe.intervention import arm_contrast
 from geomrl.problems.load import load_variants
@@ -58,7 +60,7 @@ def premise_finding(probed: Path, variants: Path) -> Finding:
             "partial_correlations",
         ),
         draw_removal(
-            removal,
+            removal[removal["arm"].isin(ARMS)],
             source.footnote(
                 "correct rollouts", theme.span(removal["n_problems"], "problem"),
                 "log-probability of the correct answer", "95 % intervals by problem",
@@ -71,37 +73,55 @@ def premise_finding(probed: Path, variants: Path) -> Finding:
         "reliability": found.reliability,
         "removal": removal,
     }
-    return Finding([*told(found), *removal_told(removal)], pictures, tables)
+    says = [
+        *told(found),
+        *(_whole_share(run, anchor) for anchor in ANCHORS),
+        *removal_told(removal),
+    ]
+    return Finding(says, pictures, tables)
 
 
 def removal_table(run: Run) -> pd.DataFrame:
-    """Return the arms that remove the residual and put in a random one, and their difference.
+    """Return what each arm did to the correct answer in correct rollouts, by anchor and layer.
 
-    Rows: anchor, layer, arm, value, low, high (95 % by problem), n_problems; of correct rollouts.
+    Rows: anchor, layer, arm (those of `probe.intervention`, and `CONTRAST`), value, low, high (nats,
+    95 % by problem), n_problems, untouched (mean log-probability with nothing replaced: minus that
+    is the most that an arm can gain), n_boot, seed.
 
     Raises:
         GeomrlError: the run holds no replacement of this encoder.
     """
     path = run.path / "replacement_rollouts.parquet"
-    if not path.exists():
-        raise GeomrlError(
-            f"{run.path}: no states were replaced in this run; `geomrl probe MODEL --out {run.path} "
-            "--replace` does it, and --replace-anchor names another anchor"
-        )
     encoder = run.store().path.name
+    if not path.exists() or not (run.replacement["encoder"] == encoder).any():
+        raise GeomrlError(
+            f"{run.path}: no states of encoder '{encoder}' were replaced in this run; `geomrl probe "
+            f"MODEL --out {run.path} --replace` does it, and --replace-anchor names another anchor"
+        )
     table, trials = run.replacement, read_parquet(path)
-    arms = [arm for arm in ARMS if arm != CONTRAST]
-    rows = table[
-        (table["encoder"] == encoder) & (table["verdict"] == "correct") & table["arm"].isin(arms)
-    ]
-    if rows.empty:
-        raise GeomrlError(f"{run.path}: no replaced states of encoder '{encoder}'; replace them")
-    trials = trials[trials["encoder"] == encoder]
+    rows = table[(table["encoder"] == encoder) & (table["verdict"] == "correct")]
+    trials = trials[(trials["encoder"] == encoder) & trials["correct"]]
     seed, n_boot = int(rows["seed"].iloc[0]), int(rows["n_boot"].iloc[0])
-    contrast = arm_contrast(trials, *arms, seed=seed, n_boot=n_boot).assign(arm=CONTRAST)
+    contrast = arm_contrast(trials, seed=seed, n_boot=n_boot).assign(arm=CONTRAST)
     columns = ["anchor", "layer", "arm", "value", "low", "high", "n_problems"]
     whole = pd.concat([rows[columns], contrast[columns]], ignore_index=True)
-    return whole.assign(n_boot=n_boot, seed=seed)
+    before = trials.assign(untouched=trials["logprob"] - trials["change"])
+    by_problem = before.groupby(["anchor", "problem"])["untouched"].mean()
+    untouched = whole["anchor"].map(by_problem.groupby(level="anchor").mean())
+    return whole.assign(untouched=untouched, n_boot=n_boot, seed=seed)
+
+
+def _whole_share(run: Run, anchor: str) -> str:
+    """Return the share of variance within problems, over all correct rollouts."""
+    table = run.similarity
+    row = table[
+        (table["measure"] == "residual_share") & (table["cell"] == "C") & (table["layer"] == LAYER)
+        & (table["anchor"] == anchor) & (table["encoder"] == run.store().path.name)
+    ].iloc[0]  # fmt: skip
+    return (
+        f"Over all correct rollouts {interval(row['value'], row['low'], row['high'])} of the variance at "
+        f"`{anchor}` lies within problems ({int(row['n_problems'])} problems)."
+    )
 
 
 def told(found: Premise) -> list[str]:
@@ -130,18 +150,38 @@ def told(found: Premise) -> list[str]:
         f"{number(row['p_holm'])}, {row['n_problems']} problems"
         for row in table[table["kind"] == kind].to_dict("records")
     ]
-    reach = number(float(table["detectable"].max()), 2)
     sets = f"Variants ({kind})" if kind == ALL_KINDS else f"Variants ({kind}, the only kind)"
     return [
         f"{head} {sets}: partial rank correlation {'; '.join(each)}. Shares rest on {found.k} correct "
         f"rollouts of each problem, drawn with seed {_SEED}; {_left_out(found)}.",
         "The sign: if what correct rollouts differ in at the anchor were noise that hurts, a larger "
         "share would go with a lower accuracy on variants at the same difficulty, and the correlation "
-        "would be negative; if it were variety that helps, positive. A correlation nearer to 0 than "
-        f"{reach} had less than 80 % chance to be found here, so a null excludes no small effect of "
-        "either sign.",
+        "would be negative; if it were variety that helps, positive.",
+        _power(found, kind),
         _attenuation(found, kind),
     ]
+
+
+def _power(found: Premise, kind: str) -> str:
+    reliability = {(r["anchor"], r["quantity"]): r for r in found.reliability.to_dict("records")}
+    words = []
+    for row in found.correlations[found.correlations["kind"] == kind].to_dict("records"):
+        true, share = row["detectable_true"], reliability[row["anchor"], "share"]
+        among = "not known" if true != true else "none" if true >= 1 else number(true, 2)
+        word = (
+            f"at `{row['anchor']}` {number(row['detectable'], 2)} as measured, which between the "
+            f"quantities without their noise is {among}"
+        )
+        if share["low"] <= 0:
+            word += (
+                " (the share's reliability there is not told apart from 0: a null at this anchor says "
+                "nothing)"
+            )
+        words.append(word)
+    return (
+        "Power: the smallest correlation that is found with 80 % chance (5 %, two-sided) is "
+        f"{'; '.join(words)}. A null excludes nothing smaller, of either sign."
+    )
 
 
 def _left_out(found: Premise) -> str:
@@ -150,14 +190,12 @@ def _left_out(found: Premise) -> str:
 
 
 def _attenuation(found: Premise, kind: str) -> str:
-    rows = found.reliability.set_index(["anchor", "quantity"])
+    rows = {(r["anchor"], r["quantity"]): r for r in found.reliability.to_dict("records")}
+    correlations = {(r["anchor"], r["kind"]): r for r in found.correlations.to_dict("records")}
     words = []
     for anchor in found.left_out:
-        share, own, other = (
-            rows.loc[(anchor, quantity)]
-            for quantity in ("share", "accuracy", f"accuracy on variants, {kind}")
-        )
-        at = found.correlations.set_index(["anchor", "kind"]).loc[(anchor, kind)]
+        share, own, other = (rows[anchor, q] for q in ("share", "accuracy", variant_quantity(kind)))
+        at = correlations[anchor, kind]
         measured = (
             f"{interval(share['value'], share['low'], share['high'])} over the "
             f"{int(share['n_problems'])} problems with {2 * found.k} correct rollouts"
@@ -180,26 +218,44 @@ def _attenuation(found: Premise, kind: str) -> str:
 def removal_told(table: pd.DataFrame) -> list[str]:
     """Return what the interventions did, an anchor a sentence."""
     says = []
-    for anchor, rows in table.groupby("anchor", sort=False):
-        wide = {arm: group.set_index("layer") for arm, group in rows.groupby("arm")}
-        size = wide[CONTRAST]["value"].abs().fillna(0.0)
-        layer = str(size.idxmax())
-        removed, random, gap = (
-            interval(*wide[arm].loc[layer, ["value", "low", "high"]]) for arm in ARMS
-        )
+    for anchor in dict.fromkeys(table["anchor"]):
+        rows = table[table["anchor"] == anchor].to_dict("records")
+        arms = {arm: {r["layer"]: r for r in rows if r["arm"] == arm} for arm in table["arm"]}
+        contrast = arms[CONTRAST]
+        layer = max(contrast.values(), key=lambda row: abs(row["value"]))["layer"]
+        removed, random, gap = (_nats(arms[arm][layer]) for arm in ARMS)
+        room = contrast[layer]["untouched"]
         says.append(
-            f"Intervention at `{anchor}`: removing the residual (the group's correct mean in the state's "
-            f"place) changes the log-probability of the correct answer by {removed} nats at layer "
-            f"{layer}, where this differs most from a random residual of the same norm, {random}; the "
-            f"difference is {gap}, over {int(wide[CONTRAST].loc[layer, 'n_problems'])} problems, correct "
-            "rollouts. A gain would be noise removed, a loss information removed."
+            f"Intervention at `{anchor}`, correct rollouts of {contrast[layer]['n_problems']} problems: "
+            "with the residual removed (the group's correct mean in the state's place) the "
+            f"log-probability of the correct answer changes by {removed} nats at layer {layer}, where "
+            f"this differs most, of {len(contrast)} layers, from a random residual of the same norm, "
+            f"{random}; the difference is {gap}. Nothing can gain more than {-room:.2g} nats: the "
+            f"untouched log-probability is {room:.2g}. {_control(arms.get('other_mean', {}))}"
         )
     says.append(
-        "A state reaches the answer through later layers alone, unless it predicts the answer's first "
-        "token itself: before the marker the last layer's output and the final norm cannot change it. "
-        "A random direction is spread over all dimensions, as natural residuals are not."
+        "A gain would be noise removed, a loss information removed; intervals are pointwise over layers. A "
+        "state reaches the answer through later layers alone, unless it predicts the answer's first token "
+        "itself: before the marker the last layer's output and the final norm cannot change it. A random "
+        "direction is spread over all dimensions, as natural residuals are not."
     )
     return says
+
+
+def _control(other: dict[str, dict[Hashable, Any]]) -> str:
+    """Return what the positive control did: whether the state matters to the answer at all."""
+    if not other:
+        return "There is no other problem whose state could be put in as a control."
+    layer = min(other.values(), key=lambda row: row["value"])["layer"]
+    return (
+        f"The control, another problem's correct mean, changes it by at most {_nats(other[layer])} "
+        f"(layer {layer})."
+    )
+
+
+def _nats(row: dict[Hashable, Any]) -> str:
+    value, low, high = (float(row[name]) for name in ("value", "low", "high"))
+    return f"{value:.2g}" + (f" (95 % {low:.2g} to {high:.2g})" if low == low else "")
 
 
 def _list_of_variants(folder: Path) -> Path:

@@ -147,6 +147,22 @@ def spearman_brown(reliability: float, times: float = 2.0) -> float:
     return times * reliability / whole if whole > 0 else float("nan")
 
 
+def without_noise(correlation: float, *reliabilities: float) -> float:
+    """Return the correlation of two quantities whose measurements correlate as given.
+
+    r / sqrt(rho_x rho_y) (Spearman 1904, American Journal of Psychology 15). Beyond 1 the measurements
+    are too noisy for so strong a correlation; infinite where a reliability is not positive.
+
+    >>> round(without_noise(0.24, 0.5, 0.8), 3)
+    0.379
+    """
+    if np.isnan(reliabilities).any():
+        return float("nan")
+    if min(reliabilities) <= 0:
+        return float(np.copysign(np.inf, correlation))
+    return float(correlation / np.sqrt(np.prod(reliabilities)))
+
+
 def corrected_partial(xy: float, xz: float, yz: float, reliability: float) -> float:
     """Return the correlation of x and y given what z measures, not given z itself.
 

@@ -107,8 +107,13 @@ def draw_removal(table: pd.DataFrame, footnote: str, name: str) -> Picture:
     frame = table.rename(columns={"anchor": "panel", "arm": "series"})
     panels = Panels(
         titles={a: anchor_label(a) for a in anchors},
-        units={a: "Change in nats" for a in anchors},
+        units=dict.fromkeys(anchors, "Change in nats"),
         series=ARMS,
         levels=dict.fromkeys(anchors, 0.0),
     )
-    return draw_series(frame, panels, footnote, name)
+    picture = draw_series(frame, panels, footnote, name)
+    edges = [edge for axes in picture.figure.axes for edge in axes.get_ylim()]
+    for axes in picture.figure.axes:  # one scale: whether an anchor matters is the question
+        axes.set_ylim(min(edges), max(edges))
+        axes.yaxis.set_major_formatter("{x:g}")
+    return picture

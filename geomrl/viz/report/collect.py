@@ -64,7 +64,7 @@ def collect(path: Path | str, encoder: str | None = None) -> Collected:
 
     Args:
         path: a run directory, a training, an ablation, an evaluation or a comparison.
-        encoder: whose similarities, where the run holds those of several.
+        encoder: whose similarities and replacements, where the run holds those of several.
 
     Raises:
         GeomrlError: the folder holds none of these, or a table in it is torn.
@@ -73,9 +73,10 @@ def collect(path: Path | str, encoder: str | None = None) -> Collected:
     if not path.is_dir():
         raise GeomrlError(f"{path}: no such folder; name run directories")
     config = path / "config.yaml"
-    similarity = _table(path / "similarity.parquet")
-    if similarity is not None and encoder is not None:
-        similarity = similarity[similarity["encoder"] == encoder].reset_index(drop=True)
+    similarity, replacement = (
+        _of_encoder(_table(path / name), encoder)
+        for name in ("similarity.parquet", "replacement.parquet")
+    )
     found = Collected(
         path,
         _kinds(path),
@@ -84,7 +85,7 @@ def collect(path: Path | str, encoder: str | None = None) -> Collected:
         read_json(path / "summary.json") if (path / "summary.json").exists() else None,
         (path / "rollouts.parquet").exists(),
         similarity,
-        _table(path / "replacement.parquet"),
+        replacement,
         read_metrics(path) if (path / METRICS).exists() else None,
         read_ablation(path) if (path / ABLATION).exists() else None,
         _table(path / ACCURACY),
@@ -112,6 +113,12 @@ def _kinds(path: Path) -> tuple[str, ...]:
     if not found and (path / "rollouts.parquet").exists():
         found = ["rollouts"]
     return tuple(found)
+
+
+def _of_encoder(table: pd.DataFrame | None, encoder: str | None) -> pd.DataFrame | None:
+    if table is None or encoder is None:
+        return table
+    return table[table["encoder"] == encoder].reset_index(drop=True)
 
 
 def _table(path: Path) -> pd.DataFrame | None:
