@@ -168,13 +168,22 @@ def _told(found: Judgement) -> str:
             f" Power: a true effect of that size is told apart from 0 with probability "
             f"{number(found.power, 2)}; told apart four times in five: {number(found.detectable)}."
         )
-    if found.word == "undecided":
-        text += (
-            " The spread over seeds is not known." if found.seeds_needed is None
-            else f" For a power of .80 at the smallest effect that matters, {found.seeds_needed} "
-            "seeds an arm would have been needed (rough: the spread is itself an estimate)."
-        )  # fmt: skip
-    return text
+    return f"{text} {_lacking(found)}" if found.word == "undecided" else text
+
+
+def _lacking(found: Judgement) -> str:
+    """Return how many seeds an undecided criterion would have needed."""
+    if found.seeds_needed is None:
+        return "How many seeds would have been needed cannot be told: their spread is not known."
+    if found.seeds_needed <= found.effect.n:
+        return (
+            "Seeds for a power of .80 were there: the effect may lie between 0 and the smallest that "
+            "matters, and more seeds would be needed to tell which."
+        )
+    return (
+        f"For a power of .80 at the smallest effect that matters, {found.seeds_needed} seeds an arm "
+        "would have been needed (rough: the spread is itself an estimate)."
+    )
 
 
 def _others(found: Settled) -> str:

@@ -33,14 +33,14 @@ def draw_movement(frame: pd.DataFrame, footnote: str, name: str) -> Picture:
 
     Args:
         frame: `COLUMNS`, with a row of "floor" and of the measures shown for each arm; `series` is
-            the arm's words, and "negative controls" for all of those. Twelve others at most.
+            the arm's words, and "negative controls" for all of those.
         footnote: all of it.
         name: the files' stem.
     """
     panels = [measure for measure in _PANELS if (frame["measure"] == measure).any()]
     series = [s for s in dict.fromkeys(frame["series"]) if s != _CONTROL]
     looks = {
-        s: theme.Look(theme.PROBLEM_COLOURS[i], _MARKERS[i], s) for i, s in enumerate(series)
+        s: theme.Look(theme.PROBLEM_COLOURS[i % 12], _MARKERS[(i + i // 12) % 12], s) for i, s in enumerate(series)
     }  # fmt: skip
     looks[_CONTROL] = theme.Look(theme.GREY, "x", _CONTROL)
     figure = theme.new_figure(theme.DOUBLE_COLUMN, _HEIGHT + _LEGEND_INCH + 0.5, footnote)
