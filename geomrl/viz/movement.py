@@ -40,8 +40,9 @@ def draw_movement(frame: pd.DataFrame, footnote: str, name: str) -> Picture:
     panels = [measure for measure in _PANELS if (frame["measure"] == measure).any()]
     series = [s for s in dict.fromkeys(frame["series"]) if s != _CONTROL]
     looks = {
-        s: theme.Look(theme.PROBLEM_COLOURS[i % 12], _MARKERS[(i + i // 12) % 12], s) for i, s in enumerate(series)
-    }  # fmt: skip
+        s: theme.Look(theme.PROBLEM_COLOURS[i % 12], _MARKERS[(i + i // 12) % 12], s)
+        for i, s in enumerate(series)
+    }
     looks[_CONTROL] = theme.Look(theme.GREY, "x", _CONTROL)
     figure = theme.new_figure(theme.DOUBLE_COLUMN, _HEIGHT + _LEGEND_INCH + 0.5, footnote)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
