@@ -67,8 +67,8 @@ def before_after(comparison: Path) -> Finding:
 def _footnote(record: dict, anchor: str, seeds: int) -> str:
     return (
         f"anchor {anchor}; {record['n_problems']} held-out problems × {record['n_samples']} samples; "
-        f"means over {seeds} training seeds with 95\u00a0% t\u00a0intervals; before RL: one model, 95\u00a0% "
-        f"intervals by problem; seed {record['seed']}"
+        f"means over {seeds} training seeds with 95\u00a0% t\u00a0intervals; before RL: one model, "
+        f"95\u00a0% intervals by problem; seed {record['seed']}"
     )
 
 

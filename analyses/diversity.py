@@ -12,6 +12,7 @@ from geomrl.models import short_name
 from geomrl.reproduce import Analysis, Finding
 from geomrl.reproduce.finding import interval, number
 from geomrl.reproduce.runs import ALIGNED, BASE, DAPO
+from geomrl.viz import theme
 from geomrl.viz.forest import draw_forest
 
 _CORRECT = 8  # rollouts that a problem's paths are counted among
@@ -37,6 +38,20 @@ def diversity(evaluation: Path) -> Finding:
     changes = pd.concat(
         [arm_differences(both, measures, *pair, **draws) for pair in pairs], ignore_index=True
     )
+    frame = changes.assign(
+        panel="Diversity",
+        group=changes["one"] + " − " + changes["other"],
+        row=changes["measure"],
+        low=changes["seeds_low"],
+        high=changes["seeds_high"],
+        filled=changes["p"] < 0.05,
+        mark=changes["detectable"],
+    )
+    footnote = (
+        f"n = {theme.span(changes['n_problems'], 'problem')}; "
+        f"{theme.span(changes['n_seeds'], 'training seed')}; 95\u00a0% t\u00a0intervals over seeds; "
+        f"filled: p < .05; seed {draws['seed']}"
+    )
     told = {pair: _told(changes, *pair) for pair in pairs}
     seeds = int(changes["n_seeds"].max())
     return Finding(
@@ -52,12 +67,7 @@ def diversity(evaluation: Path) -> Finding:
         ],
         [
             draw_forest(
-                changes.assign(
-                    pair=changes["measure"] + ", " + changes["one"] + " − " + changes["other"]
-                ),
-                by="pair",
-                name="diversity",
-                title="Difference",
+                frame, footnote, "diversity", unit="Difference", marks="detectable (80 % power)"
             )
         ],
         {"values": values, "differences": changes},

@@ -41,10 +41,20 @@ def readings(ablation: Ablation) -> pd.DataFrame:
         accuracy = ("higher" if row["difference"] > 0 else "lower") if sure else "not told apart"
         places = {cell: (f"eval/{ablation.place}/{cell}", arm) for cell in ("floor", "CC_centred")}
         raised = {cell: key in rows and rows[key]["low"] > 0 for cell, key in places.items()}
-        geometry = "all states move together" if raised["floor"] else "-"
-        geometry = "correct move together" if raised["CC_centred"] else geometry
+        geometry = geometry_words(floor_rose=raised["floor"], centred_rose=raised["CC_centred"])
         found.append({"arm": arm, "accuracy": accuracy, "geometry": geometry})
     return pd.DataFrame(found, columns=["arm", "accuracy", "geometry"])
+
+
+def geometry_words(*, floor_rose: bool, centred_rose: bool) -> str:
+    """Return what moved together: see `readings`.
+
+    >>> geometry_words(floor_rose=True, centred_rose=False)
+    'all states move together'
+    """
+    if centred_rose:
+        return "correct move together"
+    return "all states move together" if floor_rose else "-"
 
 
 def honest_words(ablation: Ablation) -> list[str]:

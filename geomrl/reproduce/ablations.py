@@ -6,16 +6,14 @@ from pathlib import Path
 
 import pandas as pd
 
+from geomrl.ablate.controls import measure_names
 from geomrl.ablate.findings import Ablation, read_ablation
 from geomrl.ablate.grid import BASELINE
 from geomrl.ablate.report import honest_words
-from geomrl.ablate.table import PRIMARY
 from geomrl.errors import GeomrlError
 from geomrl.reproduce.finding import Finding, interval, number
 from geomrl.viz import theme
 from geomrl.viz.ablation import draw_factor, factor_frame
-
-SHOWN = (PRIMARY, "CC", "floor", "CC_centred", "effective_rank")
 
 
 def ablation_finding(folder: Path, factor: str) -> Finding:
@@ -41,12 +39,12 @@ def ablation_finding(folder: Path, factor: str) -> Finding:
 def differences(ablation: Ablation, reference: str = BASELINE) -> pd.DataFrame:
     """Return arms against a reference: arm, measure, value, difference, low, high, p_holm, ...
 
-    Measures are pass@1 and, at the ablation's place, `SHOWN`.
+    Measures are `geomrl.ablate.controls.MEASURES`, at the ablation's place.
     """
-    names = {m if m == PRIMARY else f"eval/{ablation.place}/{m}": m for m in SHOWN}
+    names = measure_names(ablation.place)
     table = ablation.table
     rows = table[(table["reference"] == reference) & table["metric"].isin(list(names))]
-    rows = rows.assign(measure=rows["metric"].map(names).str.removeprefix("eval/"))
+    rows = rows.assign(measure=rows["metric"].map(names))
     columns = ["arm", "measure", "value", "difference", "low", "high", "p_holm", "n_seeds"]
     return rows[[*columns, "detectable", "detectable_corrected"]].reset_index(drop=True)
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import typer
 
 from geomrl.errors import GeomrlError
 from geomrl.reproduce.finding import Finding, write_finding
@@ -71,7 +74,10 @@ class Analysis:
             for written in self.write(path.stem, options.out, runs):
                 say(str(written))
 
-        friendly(run)()
+        try:
+            friendly(run)()
+        except typer.Exit as stop:  # friendly's, which has told the error
+            sys.exit(stop.exit_code)
 
     def _parser(self, path: Path) -> argparse.ArgumentParser:
         parser = argparse.ArgumentParser(

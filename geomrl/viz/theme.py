@@ -126,7 +126,9 @@ def cell_look(cell: str) -> Look:
         return known[cell]
     first, _, second = cell.partition("-")
     other = CELLS.get(second, Look(INK, "o", second))
-    return Look(other.colour, other.marker, f"{first} − {second.replace('_', ' ')}")
+    return Look(
+        other.colour, other.marker, f"{first.replace('_', ' ')} − {second.replace('_', ' ')}"
+    )
 
 
 def cell_label(cell: str) -> str:
