@@ -61,14 +61,12 @@ def test_gradient_cache_example_runs(tmp_path, capsys):
 
 def command_lines(page):
     """Commands of geomrl that a page shows, through a launcher or not, as lists of arguments."""
-    found = []
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text(page), flags=re.DOTALL | re.MULTILINE)
-    for _, block in (part for part in blocks if not part[0]):
-        for line in block.splitlines():
-            _, name, arguments = line.partition("geomrl")
-            if name and not arguments.startswith("["):
-                found.append(shlex.split(arguments.removeprefix(".cli"), comments=True))
-    return found
+    plain = re.sub(r"^```\w+\n.*?^```$", "", text(page), flags=re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```\n(.*?)^```$", plain, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"^    (geomrl .*)$", plain, flags=re.MULTILINE)  # or indented by four
+    shown = [re.search(r"\bgeomrl(?:\.cli)? +(.*)", line) for line in lines]
+    return [shlex.split(found[1], comments=True) for found in shown if found]
 
 
 def resolve(arguments):
@@ -85,6 +83,11 @@ def resolve(arguments):
 @pytest.mark.parametrize("line", command_lines(README), ids=" ".join)
 def test_commands_exist_with_their_options(line, monkeypatch):
     monkeypatch.chdir(ROOT)
+    check_command(line)
+
+
+def check_command(line):
+    """Check a command's name, its options, and the recipes of the repository that it names."""
     name, command, arguments = resolve(line)
     known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
     assert {a for a in arguments if re.match(r"--?[a-z]", a)} <= known

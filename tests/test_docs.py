@@ -1,0 +1,111 @@
+"""The pages of docs/: their examples run, their commands, links and names lead somewhere."""
+
+import re
+import runpy
+
+import griffe
+import pytest
+from test_readme import PAGES, README, ROOT, check_command, command_lines, slug, text
+
+import geomrl
+import geomrl.reproduce
+import geomrl.train
+
+DOCS = ROOT / "docs"
+API = DOCS / "api"
+TUTORIALS = sorted(DOCS.glob("tutorial_*.md"))
+MAKE = DOCS / "make_api.py"
+CODE = r"^```python\n(.*?)^```$"
+SHOWN = r"^```$\n\n((?:    .*\n|\n)+)"  # indented by four, behind a block: what it prints
+
+
+def name(page):
+    return page.name
+
+
+@pytest.fixture(scope="module")
+def pages():
+    """The API pages as the docstrings make them now."""
+    return runpy.run_path(str(MAKE))["make_pages"]()
+
+
+@pytest.fixture(scope="module")
+def package():
+    return griffe.load("geomrl", search_paths=[ROOT], allow_inspection=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=name)
+def test_python_of_a_tutorial_runs_and_prints_what_it_shows(page, tmp_path, monkeypatch, capsys):
+    blocks = re.findall(CODE, text(page), flags=re.DOTALL | re.MULTILINE)
+    for folder in ("configs", "analyses"):  # what a checkout has
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    monkeypatch.chdir(tmp_path)
+    script = tmp_path / "page.py"  # a file: nnsight reads its callers' source
+    script.write_text("\n".join(blocks))
+    runpy.run_path(str(script))
+    printed = capsys.readouterr().out
+    shown = re.findall(SHOWN, text(page), flags=re.MULTILINE)
+    assert len(shown) >= 2
+    # Words only: another processor may sample another token, and the numbers follow it.
+    missing = {w for part in shown for w in words(part)} - words(printed)
+    assert missing == set()
+
+
+def words(printed):
+    return set(re.findall(r"[A-Za-z_]{3,}", printed))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != README], ids=name)
+def test_commands_of_a_page_exist_with_their_options(page, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    for line in command_lines(page):
+        check_command(line)
+
+
+@pytest.mark.parametrize("page", TUTORIALS, ids=name)
+def test_a_tutorial_shows_commands(page):
+    assert len(command_lines(page)) >= 3
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_names_in_the_text_exist_and_are_described(page, package):
+    for path in re.findall(r"`geomrl\.([\w.]+)(?:\(.*?\))?`", text(page)):
+        thing = package[path]
+        assert thing.docstring or thing.is_attribute, path
+
+
+def test_the_api_pages_are_those_of_the_docstrings(pages):
+    kept = {path.name: path.read_text() for path in API.glob("*.md")}
+    cure = "docs/api/ is out of date: run `python docs/make_api.py` and commit it"
+    stale = {page for page in pages.keys() | kept.keys() if pages.get(page) != kept.get(page)}
+    assert stale == set(), cure
+
+
+@pytest.mark.parametrize(
+    ("page", "module"),
+    [("geomrl.md", geomrl), ("train.md", geomrl.train), ("reproduce.md", geomrl.reproduce)],
+)
+def test_every_exported_name_has_its_place(pages, page, module):
+    described = set(re.findall(r"^### (\w+)$", pages[page], flags=re.MULTILINE))
+    assert set(module.__all__) - described == set()
+
+
+def test_links_of_the_api_pages_resolve(pages):
+    for page, body in pages.items():
+        for target in re.findall(r"\]\(([^):]+)\)", body):
+            path, _, heading = target.partition("#")
+            assert (API / path).exists(), (page, target)
+            if heading:
+                assert heading in headings(pages[path or page]), (page, target)
+
+
+def headings(body):
+    """Headings as GitHub links to them: the second of one name gets "-1"."""
+    found = []
+    prose = re.sub(r"^```.*?^```$", "", body, flags=re.DOTALL | re.MULTILINE)
+    for heading in re.findall(r"^#+ (.*)", prose, flags=re.MULTILINE):
+        word = slug(heading)
+        times = sum(re.sub(r"-\d+$", "", other) == word for other in found)
+        found.append(f"{word}-{times}" if times else word)
+    return set(found)
