@@ -156,7 +156,7 @@ def test_too_few_problems_are_refused_with_the_cure(bundled):
     ]
     listed = load_variants(str(variants / "variants.jsonl"), originals)
     varied = open_run(variants / "variants").rollouts.assign(benchmark="variants")
-    with pytest.raises(GeomrlError, match="problems have 7 correct rollouts.*sample more"):
+    with pytest.raises(GeomrlError, match=r"problems have 7 correct rollouts.*sample more"):
         premise(run, again, varied, listed, anchors=("before_marker",), k=7)
     few = again[again["problem_id"].isin(sorted(set(again["problem_id"]))[:4])]
     with pytest.raises(GeomrlError, match="at least 5 are needed"):
