@@ -13,7 +13,8 @@ ANALYSIS = Analysis(
     ],
     assumed=[
         "the residual share: variance within a problem over all variance, on un-normalised states "
-        "after the final norm (on unit vectors it would be the loss itself), at 4 correct rollouts.",
+        "after the final norm (on unit vectors it would be the loss itself), from draws of 4 correct "
+        "rollouts of each problem.",
         "accuracy on variants as what noise would hurt: the bundled ones are reworded, reordered "
         "and renumbered.",
         "difficulty as the share of wrong rollouts among independent ones.",

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.residual import N_CORRECT, ProblemShares, problem_shares
+from geomrl.probe.residual import N_CORRECT, N_DRAWS, ProblemShares, problem_shares
 from geomrl.problems.problem import Problem
 from geomrl.rollout.table import problem_keys
 from geomrl.run import Run
@@ -27,6 +27,7 @@ from geomrl.stats.multiple import holm
 from geomrl.stats.partial import (
     PartialCorrelation,
     corrected_partial,
+    correlation_interval,
     partial_spearman,
     spearman_brown,
     without_noise,
@@ -42,17 +43,18 @@ class Premise:
     """Shares against accuracies, at one layer.
 
     Attributes:
-        problems: one row an (anchor, problem, kind of variant): share, other_share (NaN where there
-            are too few correct rollouts for a second one), accuracy (on the problem, from
-            independent rollouts), variant_accuracy.
+        problems: one row an (anchor, problem, kind of variant): share and share_rank (means over
+            draws), accuracy (on the problem, from independent rollouts), variant_accuracy.
         correlations: one row an (anchor, kind): the partial rank correlation `value` given accuracy,
             low, high, p, p_holm (over all rows), n_problems, detectable; `detectable_true`, that between
             the share and the variants' accuracy without their noise (infinite where none is);
             `spearman`, with nothing held fixed; `corrected`, for the noise in accuracy.
         reliability: one row an (anchor, quantity): value, low, high, n_problems. The share's is the
-            rank correlation of shares from two disjoint sets of k correct rollouts; an accuracy's that
-            of odd and even samples, stepped up to all of them (Spearman and Brown).
-        k: correct rollouts behind each share.
+            rank correlation of shares from two disjoint sets of k correct rollouts, the mean over
+            draws; an accuracy's that of odd and even samples. Both are stepped up (Spearman and
+            Brown), to the mean number of correct rollouts and to all samples.
+        k: correct rollouts in each draw.
+        n_draws: draws.
         left_out: problems without k correct rollouts, by anchor.
         n_samples: rollouts a problem behind each accuracy: "again", "variants".
     """
@@ -61,6 +63,7 @@ class Premise:
     correlations: pd.DataFrame
     reliability: pd.DataFrame
     k: int
+    n_draws: int
     left_out: dict[str, int]
     n_samples: dict[str, int]
 
@@ -74,6 +77,7 @@ def premise(
     anchors: Sequence[str],
     layer: str = "final",
     k: int = N_CORRECT,
+    n_draws: int = N_DRAWS,
     seed: int = 0,
 ) -> Premise:
     """Relate problems' residual shares to the accuracy on their variants, difficulty held fixed.
@@ -85,8 +89,9 @@ def premise(
         variants: what `load_variants` returned.
         anchors: anchors whose states are stored.
         layer: layer at which the states are read.
-        k: correct rollouts a share.
-        seed: of their draws.
+        k: correct rollouts in a draw.
+        n_draws: draws over which a share's rank is averaged.
+        seed: of the draws.
 
     Raises:
         GeomrlError: fewer than five problems have a share and both accuracies, or the sets of
@@ -102,22 +107,20 @@ def premise(
     _check_independent(run.rollouts, again)
     difficulty = problem_accuracy(again)
     by_kind = variant_accuracy(on_variants, variants)
-    parts, left_out = [], {}
+    parts: list[pd.DataFrame] = []
+    of_anchor: dict[str, ProblemShares] = {}
     for anchor in anchors:
         rows, states = run.states(layer, anchor)
         right = (rows["verdict"] == "correct").to_numpy()
         own = rows[right]
         try:
             shares = problem_shares(
-                states[right],
-                problem_keys(own).tolist(),
-                own["rollout_id"].tolist(),
-                k=k,
-                seed=seed,
-            )
+                states[right], problem_keys(own).tolist(), own["rollout_id"].tolist(),
+                k=k, n_draws=n_draws, seed=seed,
+            )  # fmt: skip
         except GeomrlError as error:
             raise GeomrlError(f"{run.path}, anchor '{anchor}': {error}") from error
-        left_out[anchor] = shares.n_left_out
+        of_anchor[anchor] = shares
         joined = _join(shares, difficulty, by_kind, anchor)
         n = joined["problem"].nunique()
         if n < _FEWEST:
@@ -128,9 +131,10 @@ def premise(
             )
         parts.append(joined)
     problems = pd.concat(parts, ignore_index=True)
-    reliability = _reliability(problems, again, on_variants, variants)
+    reliability = _reliability(problems, of_anchor, again, on_variants, variants)
+    left_out = {anchor: shares.n_left_out for anchor, shares in of_anchor.items()}
     return Premise(
-        problems, _correlations(problems, reliability), reliability, k, left_out,
+        problems, _correlations(problems, reliability), reliability, k, n_draws, left_out,
         {"again": _samples(again), "variants": _samples(on_variants)},
     )  # fmt: skip
 
@@ -190,7 +194,7 @@ def _join(
             "anchor": anchor,
             "problem": shares.problems,
             "share": shares.share,
-            "other_share": shares.other,
+            "share_rank": shares.rank,
         }
     )
     own["accuracy"] = own["problem"].map(difficulty)
@@ -205,7 +209,7 @@ def _correlations(problems: pd.DataFrame, reliability: pd.DataFrame) -> pd.DataF
     known = {(r["anchor"], r["quantity"]): r["value"] for r in reliability.to_dict("records")}
     rows = []
     for (anchor, kind), group in problems.groupby(["anchor", "kind"], sort=False):
-        x, y, z = (group[c].to_numpy(float) for c in ("share", "variant_accuracy", "accuracy"))
+        x, y, z = (group[c].to_numpy(float) for c in ("share_rank", "variant_accuracy", "accuracy"))
         found = partial_spearman(x, y, z[:, None])
         plain, xz, yz = (partial_spearman(*pair).value for pair in ((x, y), (x, z), (y, z)))
         share, own, varied = (
@@ -231,6 +235,7 @@ def variant_quantity(kind: object) -> str:
 
 def _reliability(
     problems: pd.DataFrame,
+    shares: dict[str, ProblemShares],
     again: pd.DataFrame,
     on_variants: pd.DataFrame,
     variants: Sequence[Problem],
@@ -244,26 +249,40 @@ def _reliability(
     rows = []
     for anchor, of_anchor in problems.groupby("anchor", sort=False):
         first = of_anchor[of_anchor["kind"] == of_anchor["kind"].iloc[0]]
-        twice = first.dropna(subset=["other_share"])
-        share = partial_spearman(twice["share"].to_numpy(), twice["other_share"].to_numpy())
-        rows.append(_told(anchor, "share", share, stepped=False))
+        share, times = share_reliability(shares[str(anchor)])
+        rows.append(_told(anchor, "share", share, times))
         names = first["problem"]
         own = partial_spearman(*(half.reindex(names).to_numpy() for half in halves))
-        rows.append(_told(anchor, "accuracy", own, stepped=True))
+        rows.append(_told(anchor, "accuracy", own, 2.0))
         for kind, group in of_anchor.groupby("kind", sort=False):
             places = pd.MultiIndex.from_arrays([group["kind"], group["problem"]])
             found = partial_spearman(*(half.reindex(places).to_numpy() for half in varied))
-            rows.append(_told(anchor, variant_quantity(kind), found, stepped=True))
+            rows.append(_told(anchor, variant_quantity(kind), found, 2.0))
     return pd.DataFrame(rows)
 
 
+def share_reliability(shares: ProblemShares) -> tuple[PartialCorrelation, float]:
+    """Return the rank correlation of shares from disjoint rollouts, and how much more there is.
+
+    The correlation is that of k rollouts with k others, the mean over draws, of problems with 2k
+    correct ones; the factor is the mean number of correct rollouts of all problems over k.
+    """
+    twice = np.isfinite(shares.others).all(axis=0)
+    each = [
+        partial_spearman(one[twice], other[twice]).value
+        for one, other in zip(shares.draws, shares.others, strict=True)
+    ]
+    found = correlation_interval(float(np.mean(each)), int(twice.sum()))
+    return found, float(shares.n_correct.mean() / shares.k)
+
+
 def _told(
-    anchor: object, quantity: str, found: PartialCorrelation, *, stepped: bool
+    anchor: object, quantity: str, found: PartialCorrelation, times: float
 ) -> dict[str, object]:
-    change = spearman_brown if stepped else float
+    value, low, high = (spearman_brown(r, times) for r in (found.value, found.low, found.high))
     return {
-        "anchor": anchor, "quantity": quantity, "value": change(found.value),
-        "low": change(found.low), "high": change(found.high), "n_problems": found.n,
+        "anchor": anchor, "quantity": quantity, "value": value, "low": low, "high": high,
+        "n_problems": found.n,
     }  # fmt: skip
 
 

@@ -1,8 +1,11 @@
 """One problem's residual share: how far its correct rollouts scatter, beside all variance there is.
 
-On un-normalised states, and from the same number of correct rollouts of every problem: the estimate is
-unbiased at any number, but noisier at a small one, and a problem has many correct rollouts where it is
-easy. Without the equal number, how reliably the share is measured would go with difficulty.
+On un-normalised states, and from the same number of correct rollouts of every problem: a problem has
+many correct rollouts where it is easy, and an estimate from few is not only noisier but also mostly too
+low (its law is skewed), so that ranks of estimates from all rollouts would go with difficulty. One draw of
+so many rollouts wastes the others and leaves the result to the draw's luck; the mean over draws does
+neither, and each draw has the equal number (within-cluster resampling: Hoffman, Sen and Weinberg 2001,
+Biometrika 88; Follmann, Proschan and Leifer 2003, Biometrics 59).
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.stats
 from jaxtyping import Float, Int
 
 from geomrl.errors import GeomrlError
@@ -18,30 +22,49 @@ from geomrl.seeds import derive_rng
 
 _ROUNDING = 1e-12  # a variance below this share of the mean squared norm is float32's rounding
 N_CORRECT = 4
-"""Correct rollouts of each problem that a share rests on; twice as many give its reliability."""
+"""Correct rollouts of each problem in a draw; those with twice as many give its reliability."""
+
+
+N_DRAWS = 200
+"""Draws of so many correct rollouts, over which a share's rank is averaged."""
 
 
 @dataclass(frozen=True)
 class ProblemShares:
-    """Residual shares of the problems that have enough correct rollouts.
+    """Residual shares of the P problems that have enough correct rollouts, in D draws of k.
 
     Attributes:
-        problems: the P problems, sorted.
-        share: [P] variance within the problem over `total`; their mean is the within-group share.
-        other: [P] the same from k further correct rollouts, NaN where there are fewer than 2k.
+        problems: their names, sorted.
+        draws: [D, P] variance within the problem over `total`, from k correct rollouts.
+        others: [D, P] the same from k others of them, NaN where a problem has fewer than 2k.
+        n_correct: [P] correct rollouts that were drawn from.
         total: trace of the variance within problems (mean) plus between them (unbiased).
-        k: correct rollouts behind each share.
+        k: correct rollouts behind each number.
         n_left_out: problems with fewer than k correct rollouts, but at least one.
         seed: of the draws.
     """
 
     problems: tuple[str, ...]
-    share: Float[np.ndarray, " p"]
-    other: Float[np.ndarray, " p"]
+    draws: Float[np.ndarray, "d p"]
+    others: Float[np.ndarray, "d p"]
+    n_correct: Int[np.ndarray, " p"]
     total: float
     k: int
     n_left_out: int
     seed: int
+
+    @property
+    def share(self) -> Float[np.ndarray, " p"]:
+        """Each problem's share, the mean over draws; their mean is the within-group share."""
+        return self.draws.mean(axis=0)
+
+    @property
+    def rank(self) -> Float[np.ndarray, " p"]:
+        """Each problem's rank among all, from 1, the mean over draws: what correlations are taken of.
+
+        Its expectation is that of one draw, whatever the number of correct rollouts.
+        """
+        return scipy.stats.rankdata(self.draws, axis=1).mean(axis=0)
 
 
 def problem_shares(
@@ -50,26 +73,29 @@ def problem_shares(
     rollouts: Sequence[str],
     *,
     k: int = N_CORRECT,
+    n_draws: int = N_DRAWS,
     seed: int = 0,
 ) -> ProblemShares:
-    """Return each problem's residual share from exactly k of its correct rollouts, drawn by seed.
+    """Return each problem's residual share from exactly k of its correct rollouts, in many draws.
 
     s_p = trace of the problem's covariance (divisor k - 1) over T = MSW + (MSB - MSW) / k, with MSW the
     mean of these traces and MSB the mean square between problems: the parts of one-way random
     effects on traces, as in `spectrum.residual_share`, which at equal k is the mean of s_p. T is one
-    number for all problems, so that problems are ordered by their variance within.
+    number for all problems (the mean over draws), so that they are ordered by their variance within.
 
-    A problem's draw depends on its name, its rollouts' ids and the seed, not on other problems.
+    A problem's draws depend on its name, its rollouts' ids and the seed, not on other problems.
 
     Args:
         states: un-normalised states of correct rollouts at one layer and anchor.
         problems: each row's problem.
         rollouts: each row's rollout id, unique.
         k: correct rollouts a problem.
+        n_draws: draws of k.
         seed: of the draws.
 
     Raises:
-        GeomrlError: k is below 2, or fewer than two problems have k correct rollouts.
+        GeomrlError: k is below 2, fewer than two problems have k correct rollouts, or all states
+            are equal.
     """
     if k < 2:
         raise GeomrlError(f"k = {k}: a variance needs two correct rollouts of each problem or more")
@@ -82,27 +108,30 @@ def problem_shares(
         )
     x = np.asarray(states, dtype=float)
     x = x - x.mean(axis=0)  # variances are blind to a shift; sums of squares are not
-    drawn = {n: derive_rng(seed, "residual share", n).permutation(rows[n]) for n in enough}
-    means = np.stack([x[own[:k]].mean(axis=0) for own in drawn.values()])  # [P, d]
-    within = np.array([_trace(x[own[:k]]) for own in drawn.values()])
-    msw = within.mean()
-    total = float(msw + (k * _trace(means) - msw) / k)
+    within, others = np.full((2, n_draws, len(enough)), np.nan)
+    means = np.empty((n_draws, len(enough), x.shape[1]))
+    for p, name in enumerate(enough):
+        repeated = np.tile(rows[name], (n_draws, 1))
+        order = derive_rng(seed, "residual share", name).permuted(repeated, axis=1)  # [D, own]
+        within[:, p], means[:, p] = _traces(x[order[:, :k]]), x[order[:, :k]].mean(axis=1)
+        if order.shape[1] >= 2 * k:
+            others[:, p] = _traces(x[order[:, k : 2 * k]])
+    msw = within.mean(axis=1)
+    total = float((msw + (k * _traces(means) - msw) / k).mean())
     if total <= _ROUNDING * float(np.mean(np.square(states).sum(axis=1))):
         raise GeomrlError(
             "all states are equal here, so there is no variance to have a share of: take a later "
             "layer or another anchor"
         )
-    other = np.array(
-        [_trace(x[own[k : 2 * k]]) if len(own) >= 2 * k else np.nan for own in drawn.values()]
-    )
     return ProblemShares(
-        tuple(enough), within / total, other / total, total, k, len(rows) - len(enough), seed
-    )
+        tuple(enough), within / total, others / total, np.array([len(rows[n]) for n in enough]),
+        total, k, len(rows) - len(enough), seed,
+    )  # fmt: skip
 
 
-def _trace(x: Float[np.ndarray, "n d"]) -> float:
-    """Return the trace of the unbiased covariance of rows."""
-    return float(np.var(x, axis=0, ddof=1).sum())
+def _traces(x: Float[np.ndarray, "draws n d"]) -> Float[np.ndarray, " draws"]:
+    """Return the trace of the unbiased covariance of each draw's rows."""
+    return np.var(x, axis=1, ddof=1).sum(axis=1)
 
 
 def _rows_by_problem(

@@ -20,7 +20,7 @@ _HELP = {
     "ablation": "a folder of `geomrl ablate`",
     "evaluation": "a folder of `geomrl eval` whose models are named base, dapo-SEED, aligned-SEED",
     "comparison": "a folder of `geomrl compare` whose models are so named",
-    "variants": "a folder with the runs again/ and variants/",
+    "variants": "a folder with the runs again/ and variants/, and variants.jsonl",
 }
 
 

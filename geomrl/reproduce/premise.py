@@ -49,7 +49,7 @@ def premise_finding(probed: Path, variants: Path) -> Finding:
     kind = str(found.problems["kind"].iloc[0])
     n = theme.span(found.correlations["n_problems"], "problem")
     notes = (
-        n, f"share from {found.k} correct rollouts at layer {LAYER}",
+        n, f"share from {found.n_draws} draws of {found.k} correct rollouts, layer {LAYER}",
         f"accuracies from {found.n_samples['again']} rollouts and {found.n_samples['variants']} a variant",
     )  # fmt: skip
     pictures = [
@@ -69,7 +69,9 @@ def premise_finding(probed: Path, variants: Path) -> Finding:
         ),
     ]  # fmt: skip
     tables = {
-        "correlations": found.correlations.assign(k=found.k, layer=LAYER, seed=_SEED),
+        "correlations": found.correlations.assign(
+            k=found.k, n_draws=found.n_draws, layer=LAYER, seed=_SEED
+        ),
         "reliability": found.reliability,
         "removal": removal,
     }
@@ -152,8 +154,9 @@ def told(found: Premise) -> list[str]:
     ]
     sets = f"Variants ({kind})" if kind == ALL_KINDS else f"Variants ({kind}, the only kind)"
     return [
-        f"{head} {sets}: partial rank correlation {'; '.join(each)}. Shares rest on {found.k} correct "
-        f"rollouts of each problem, drawn with seed {_SEED}; {_left_out(found)}.",
+        f"{head} {sets}: partial rank correlation {'; '.join(each)}. A share's rank is the mean over "
+        f"{found.n_draws} draws of {found.k} correct rollouts of each problem, seed {_SEED}; "
+        f"{_left_out(found)}.",
         "The sign: if what correct rollouts differ in at the anchor were noise that hurts, a larger "
         "share would go with a lower accuracy on variants at the same difficulty, and the correlation "
         "would be negative; if it were variety that helps, positive.",
@@ -198,7 +201,8 @@ def _attenuation(found: Premise, kind: str) -> str:
         at = correlations[anchor, kind]
         measured = (
             f"{interval(share['value'], share['low'], share['high'])} over the "
-            f"{int(share['n_problems'])} problems with {2 * found.k} correct rollouts"
+            f"{int(share['n_problems'])} problems with {2 * found.k} correct rollouts (disjoint sets of "
+            f"{found.k}, stepped up to the mean number)"
             if share["value"] == share["value"]
             else f"unknown (too few problems have {2 * found.k} correct rollouts)"
         )

@@ -34,7 +34,7 @@ COMPARED = ("fraction:0.5", "before_marker", "marker_end", "before_answer", "ans
 REPLACED = ("before_marker", "marker_end")
 """Anchors whose state is replaced in the probed run."""
 MINUTES = {
-    "probed": 2, "ablation": 40, "arms": 14, "evaluation": 8, "comparison": 10, "variants": 2,
+    "probed": 4, "ablation": 40, "arms": 14, "evaluation": 8, "comparison": 10, "variants": 2,
 }  # fmt: skip
 """About how long a bundled run takes on two cores."""
 

@@ -78,15 +78,20 @@ def partial_spearman(
         )
     n, c = len(x), len(columns) - 2
     value = _residual_correlation(np.array([scipy.stats.rankdata(column) for column in columns]))
-    detectable = detectable_correlation(n, c)
-    if n - c < 4 or np.isnan(value):
-        return PartialCorrelation(value, np.nan, np.nan, np.nan, n, c, detectable)
+    return correlation_interval(value, n, c)
+
+
+def correlation_interval(value: float, n: int, n_covariates: int = 0) -> PartialCorrelation:
+    """Return a (partial) rank correlation with the interval and p that n problems give it."""
+    detectable = detectable_correlation(n, n_covariates)
+    if n - n_covariates < 4 or np.isnan(value):
+        return PartialCorrelation(value, np.nan, np.nan, np.nan, n, n_covariates, detectable)
     inside = float(np.clip(value, -1 + 1e-12, 1 - 1e-12))
-    reach = scipy.stats.norm.ppf(1 - LEVEL / 2) * _z_error(inside, n, c)
+    reach = scipy.stats.norm.ppf(1 - LEVEL / 2) * _z_error(inside, n, n_covariates)
     low, high = np.tanh([np.arctanh(inside) - reach, np.arctanh(inside) + reach])
-    t = inside * np.sqrt((n - c - 2) / (1 - inside**2))
-    p = float(2 * scipy.stats.t.sf(abs(t), n - c - 2))
-    return PartialCorrelation(value, float(low), float(high), p, n, c, detectable)
+    free = n - n_covariates - 2
+    p = float(2 * scipy.stats.t.sf(abs(inside) * np.sqrt(free / (1 - inside**2)), free))
+    return PartialCorrelation(value, float(low), float(high), p, n, n_covariates, detectable)
 
 
 def _residual_correlation(ranks: Float[np.ndarray, "columns n"]) -> float:
