@@ -53,7 +53,7 @@ PAGES = (
         "Anchors, extraction of states, similarity and its tests, interventions.",
         "probe.anchors probe.extraction probe.extractor probe.decoder probe.store probe.groups "
         "probe.spaces probe.cells probe.similarity probe.label_tests probe.spectrum "
-        "probe.intervention",
+        "probe.intervention probe.residual probe.agreement",
     ),
     Page(
         "train", "geomrl.train",
@@ -72,25 +72,26 @@ PAGES = (
         "evaluate.accuracy evaluate.differences evaluate.presets evaluate.policy "
         "evaluate.geometry evaluate.verdict evaluate.effect evaluate.cka evaluate.procrustes "
         "evaluate.rsa evaluate.neighbours evaluate.dimension evaluate.drift evaluate.probes "
-        "evaluate.lens",
+        "evaluate.lens evaluate.arms evaluate.diversity evaluate.premise evaluate.claim",
     ),
     Page(
         "stats", "geomrl.stats",
         "Intervals clustered by problem, tests, corrections, power. NumPy and SciPy only.",
         "stats.intervals stats.passk stats.majority stats.paired stats.paired_means "
-        "stats.sign_flip stats.permutation stats.multiple stats.power",
+        "stats.sign_flip stats.permutation stats.multiple stats.power stats.partial stats.ratio",
     ),
     Page(
         "rollouts", "Problems, verdicts, rollouts",
         "What is asked, how answers are graded, how rollouts are sampled, imported and kept.",
-        "problems.problem problems.load problems.benchmarks problems.arithmetic verify.marker "
-        "verify.verifier rollout.engine rollout.generate rollout.importing rollout.table",
+        "problems.problem problems.load problems.benchmarks problems.arithmetic "
+        "problems.variants verify.marker verify.verifier rollout.engine rollout.generate "
+        "rollout.importing rollout.table",
     ),
     Page(
         "reproduce", "geomrl.reproduce",
         "Analyses: a question, the runs that it needs, and the page that answers it.",
-        "reproduce reproduce.analysis reproduce.finding reproduce.runs reproduce.ablations "
-        "ablate.findings ablate.table viz.picture",
+        "reproduce reproduce.analysis reproduce.finding reproduce.runs reproduce.everything "
+        "reproduce.ablations ablate.findings ablate.table ablate.controls ablate.collapse viz.picture",
     ),
     Page(
         "foundations", "Foundations", "Errors, seeds, run directories, files.",
