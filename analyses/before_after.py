@@ -3,14 +3,10 @@
 from pathlib import Path
 
 from geomrl import open_comparison
+from geomrl.evaluate.arm_changes import arm_changes, changes, difference_name, verdict_counts
+from geomrl.evaluate.arms import need_arms, with_arms
 from geomrl.reproduce import Analysis, Finding
-from geomrl.reproduce.comparisons import (
-    PANELS,
-    arm_changes,
-    cells_by_layer,
-    changes,
-    verdict_counts,
-)
+from geomrl.reproduce.comparisons import PANELS, series_frame
 from geomrl.reproduce.finding import interval, number
 from geomrl.reproduce.runs import ALIGNED, DAPO
 from geomrl.viz.series import draw_series
@@ -19,26 +15,27 @@ from geomrl.viz.series import draw_series
 def before_after(comparison: Path) -> Finding:
     """Return what changed in either arm, the difference between them, and the verdicts."""
     found = open_comparison(comparison)
-    table = arm_changes(changes(found))
+    need_arms(with_arms(found.table, "checkpoint"), (DAPO, ALIGNED), comparison)
+    table = arm_changes(changes(found.table), (DAPO, ALIGNED))
     place = found.record["place"]
     here = table[
         (table["layer"].isin([place["layer"], ""])) & table["anchor"].isin([place["anchor"], ""])
     ]
-    between = here[here["arm"] == f"{ALIGNED} - {DAPO}"].set_index("measure")
+    between = here[here["arm"] == difference_name(ALIGNED, DAPO)].set_index("measure")
     sure = between[between["p_holm"] < 0.05]
     told = [
         f"{measure} {interval(row['value'], row['low'], row['high'])}"
         for measure, row in sure.iterrows()
     ]
     gain = between.loc["pass@1"]
-    verdicts = verdict_counts(found)
+    verdicts = verdict_counts(found.record["checkpoints"])
     counts = [
         f"{row['arm']}: {row['verdict']} ({row['components']}) {row['checkpoints']} times"
         for row in verdicts.to_dict("records")
     ]
     seeds = int(gain["n_seeds"])
     frames = [
-        (anchor, cells_by_layer(found, anchor))
+        (anchor, series_frame(found.table, anchor))
         for anchor in dict.fromkeys((place["anchor"], "marker_end"))
     ]
     pictures = [

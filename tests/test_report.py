@@ -456,6 +456,47 @@ def test_a_comparison_with_its_verdict(tmp_path):
     assert len(parsed.data["runs"][0]["charts"]) == 4  # two policies, two spaces
 
 
+def test_arms_of_several_seeds_are_averaged_in_the_report(tmp_path):
+    """Ten charts of ten checkpoints would hide what the seeds agree on."""
+    rows = []
+    for arm, effect in (("dapo", 0.0), ("aligned", 0.3)):
+        for seed in range(3):
+            at = {"checkpoint": f"{arm}-{seed}", "anchor": "before_marker", "p": np.nan, "seed": 0,
+                  "low": 0.1, "high": 0.9, "n_problems": 40, "cell": "", "space": ""}  # fmt: skip
+            change = {"policy": "both", "encoder": "rl-base", "measure": "cosine", "space": "raw"}
+            for layer in ("1", "final"):
+                for cell in ("CC", "floor"):
+                    here = at | {"layer": layer, "cell": cell}
+                    rows.append(here | change | {"value": effect + 0.01 * seed})
+                    for who in ("base", "rl"):
+                        rows.append(here | {"policy": who, "encoder": who, "measure": "cosine",
+                                            "space": "raw", "value": 0.5 + effect})  # fmt: skip
+            rows.append(at | {"layer": "", "anchor": "", "measure": "pass@1", "policy": "rl-base",
+                              "encoder": "", "value": 0.2 + 0.02 * seed})  # fmt: skip
+    write_parquet(tmp_path / "comparison.parquet", pd.DataFrame(rows))
+    entries = [
+        {"checkpoint": f"{arm}-{seed}", "verdict": verdict, "components": [verdict], "tests": [],
+         "remarks": []}
+        for arm, verdict in (("dapo", "policy"), ("aligned", "collapse"))
+        for seed in range(3)
+    ]  # fmt: skip
+    record = {
+        "n_problems": 40, "n_samples": 16, "seed": 0, "checkpoints": entries,
+        "place": {"layer": "final", "anchor": "before_marker"},
+    }  # fmt: skip
+    write_json(tmp_path / "verdict.json", record)
+    parsed = Page(write_report(tmp_path, tmp_path / "r.html"))
+    assert "collapse ×\u00a03" in parsed.html
+    assert "Change in CC, raw, aligned - dapo" in parsed.html
+    assert re.search(r'class="value">0.300<', parsed.html)  # the same in every seed: no interval
+    assert re.search(r"3 training seeds, t interval over them", parsed.html)
+    assert [chart["title"] for chart in parsed.data["runs"][0]["charts"]] == [
+        "CC, raw: before marker",
+        "floor, raw: before marker",
+    ]
+    assert set(parsed.column("Arms", "seeds")["values"]) == {3}
+
+
 def test_several_runs_share_a_page(run, tmp_path):
     folder = make_log(tmp_path / "train")
     out = tmp_path / "r.html"

@@ -8,6 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from geomrl.evaluate.arm_changes import arm_changes, changes, seeded_arms
+from geomrl.viz.report.arms import arm_charts, arm_facts, arm_table
 from geomrl.viz.report.charts import counted, look, place_chart
 from geomrl.viz.report.collect import Collected
 from geomrl.viz.report.views import Chart, Column, Fact, Number, Table, View, with_floor
@@ -24,26 +26,43 @@ _MEASURES = {
     "two_nn": "TwoNN dimension", "auroc": "Linear probe AUROC", "alignment": "Change of centred cosine",
 }  # fmt: skip
 """Measures drawn by layer besides the cosines; all others stand in the table."""
+_DRAWN = 3  # checkpoints, each with two dozen charts
 
 
 def comparison_view(run: Collected) -> View:
-    """Return what a comparison's table and verdict have to show."""
+    """Return what a comparison's table and verdict have to show.
+
+    Where arms of several training seeds were compared (checkpoints named ARM-SEED), the figures are
+    means over seeds, and single checkpoints stand in the tables. Of many checkpoints without arms only
+    the first `_DRAWN` are drawn.
+    """
     assert run.comparison is not None
     record = run.verdict or {}
     entries = record.get("checkpoints", [])  # none yet: the comparison was interrupted
     tests = _tests_table(entries)
     notes = [f"{entry['checkpoint']}: {remark}" for entry in entries for remark in entry["remarks"]]
-    charts = [
+    table = run.comparison
+    checkpoints = list(dict.fromkeys(table["checkpoint"].astype(str)))
+    arms = seeded_arms(checkpoints) if entries else []
+    tables = [*([] if tests is None else [tests]), _table(table)]
+    if arms:
+        found = arm_changes(changes(table), arms)
+        facts = tuple(arm_facts(found, record, entries, arms))
+        charts = tuple(arm_charts(table, arms))
+        return View(facts, charts, (arm_table(found), *tables), tuple(notes))
+    charts = tuple(
         chart
-        for name, part in run.comparison.groupby("checkpoint", sort=False)
-        for chart in [*_cosines(part, str(name)), *_measures(part, str(name))]
-    ]
-    tables = [*([] if tests is None else [tests]), _table(run.comparison)]
-    return View(tuple(_facts(record, entries)), tuple(charts), tuple(tables), tuple(notes))
+        for name in checkpoints[:_DRAWN]
+        for part in [table[table["checkpoint"] == name]]
+        for chart in [*_cosines(part, name), *_measures(part, name)]
+    )
+    if len(checkpoints) > _DRAWN:
+        notes.append(f"drawn: the first {_DRAWN} of {len(checkpoints)}; all are in the tables")
+    return View(tuple(_facts(record, entries)), charts, tuple(tables), tuple(notes))
 
 
 def _facts(record: Mapping[str, Any], entries: list[Mapping[str, Any]]) -> Iterator[Fact]:
-    """Yield each checkpoint's verdict, and the tests that it rests on."""
+    """Yield each checkpoint's verdict, and the tests that it rests on where checkpoints are few."""
     for entry in entries:
         name, made_of = entry["checkpoint"], ", ".join(entry["components"])
         place = f"{anchor_label(record['place']['anchor'])}, layer {record['place']['layer']}"
@@ -54,7 +73,8 @@ def _facts(record: Mapping[str, Any], entries: list[Mapping[str, Any]]) -> Itera
         words = f"of {made_of}; {rests}" if made_of and made_of != entry["verdict"] else rests
         yield Fact(f"Verdict on {name}", Number(None), words, text=entry["verdict"])
         for test in entry["tests"]:
-            if test["shown"] or test["test"] == "pass@1":
+            wanted = test["shown"] and len(entries) <= _DRAWN
+            if wanted or test["test"] == "pass@1":
                 p = "–" if test["p_holm"] is None else f"{test['p_holm']:.3f}"
                 yield Fact(
                     f"Change in {test['test']}, {name}", Number.of(test),

@@ -44,13 +44,14 @@ class Number:
     def words(self, digits: int = 3) -> str:
         """Return "0.668 (0.655, 0.682)".
 
-        >>> Number(-0.5, -1, 0).words(), Number(None).words()
+        >>> Number(-0.5, -1, -0.0001).words(), Number(None).words()
         ('−0.500 (−1.000, 0.000)', '–')
         """
         if self.value is None:
             return "–"
         value, low, high = (
-            "–" if x is None else f"{x:.{digits}f}" for x in (self.value, self.low, self.high)
+            "–" if x is None else f"{round(x, digits) + 0.0:.{digits}f}"  # + 0.0: no "−0.000"
+            for x in (self.value, self.low, self.high)
         )
         shown = value if self.low is None and self.high is None else f"{value} ({low}, {high})"
         return shown.replace("-", "−")
