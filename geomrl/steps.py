@@ -14,7 +14,7 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.files import file_hash, read_parquet, write_csv, write_json, write_parquet
+from geomrl.files import file_hash, write_csv, write_json, write_parquet
 from geomrl.manifest import read_manifest, record_step
 from geomrl.models import (
     LoadedModel,
@@ -35,6 +35,7 @@ from geomrl.probe.extraction import (
 )
 from geomrl.probe.intervention import build_trials, summarise_replacement
 from geomrl.probe.intervention import replace as replace_states
+from geomrl.probe.replacement import write_replacement
 from geomrl.probe.similarity import similarity_table
 from geomrl.probe.store import StateStore
 from geomrl.problems.load import load_problems
@@ -280,37 +281,9 @@ def replace_anchor(
             reader, trials, reader.layers(layers), anchor=anchor, seed=seed,
             batch_tokens=batch_tokens, progress=update,
         )  # fmt: skip
-    table = summarise_replacement(each, seed=seed, n_boot=n_boot).assign(encoder=loaded.key)
-    each = each.assign(encoder=loaded.key)
-    rollouts, summary = (run.path / f"replacement{part}.parquet" for part in ("_rollouts", ""))
-    write_parquet(rollouts, _with_other_anchors(rollouts, each, anchor, loaded.key))
-    whole = _with_other_anchors(summary, table, anchor, loaded.key)
-    write_parquet(summary, whole)
-    write_csv(summary.with_suffix(".csv"), whole)
-    return table
-
-
-def replaced_anchors(out: Path | str, encoder: str) -> set[str]:
-    """Return the anchors whose state `replace_anchor` has replaced in a run, for one encoder."""
-    path = Path(out) / "replacement.parquet"
-    if not path.exists():
-        return set()
-    table = read_parquet(path)
-    return set(table.loc[table["encoder"] == encoder, "anchor"])
-
-
-def _with_other_anchors(path: Path, rows: pd.DataFrame, anchor: str, encoder: str) -> pd.DataFrame:
-    """Return the rows under those that a replacement table holds of other anchors and encoders."""
-    if not path.exists():
-        return rows
-    before = read_parquet(path)
-    if "encoder" not in before:
-        raise GeomrlError(
-            f"{path}: written by an older geomrl, and says not whose states were replaced; delete "
-            f"the replacement files in {path.parent} and run this again"
-        )
-    kept = before[(before["anchor"] != anchor) | (before["encoder"] != encoder)]
-    return pd.concat([kept, rows], ignore_index=True)
+    table = summarise_replacement(each, seed=seed, n_boot=n_boot)
+    write_replacement(run.path, each, table, anchor=anchor, encoder=loaded.key)
+    return table.assign(encoder=loaded.key)
 
 
 def run_marker(run: Run) -> Any:

@@ -13,6 +13,7 @@ from geomrl.errors import GeomrlError
 from geomrl.evaluate.premise import ALL_KINDS, premise, problem_accuracy, variant_accuracy
 from geomrl.files import read_parquet
 from geomrl.probe.intervention import arm_contrast
+from geomrl.probe.replacement import replaced_anchors
 from geomrl.problems.load import load_variants
 from geomrl.problems.problem import Problem
 from geomrl.reproduce.premise import premise_finding, removal_table
@@ -111,8 +112,8 @@ def test_both_anchors_are_replaced_once_and_their_rows_kept(bundled, copy):
         assert not again.duplicated(
             ["layer", "arm", "rollout_id" if "rollout_id" in again else "verdict"]
         ).any()
-    assert steps.replaced_anchors(copy[0], encoder) == set(REPLACED)
-    assert steps.replaced_anchors(copy[0], "another") == set()
+    assert replaced_anchors(copy[0], encoder) == set(REPLACED)
+    assert replaced_anchors(copy[0], "another") == set()
 
 
 def test_a_table_that_does_not_say_whose_states_is_refused(copy):

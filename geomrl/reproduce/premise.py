@@ -12,6 +12,7 @@ from geomrl.errors import GeomrlError
 from geomrl.evaluate.premise import ALL_KINDS, Premise, premise, variant_quantity
 from geomrl.files import read_parquet
 from geomrl.probe.intervention import arm_contrast
+from geomrl.probe.replacement import ROLLOUTS
 from geomrl.problems.load import load_variants
 from geomrl.problems.problem import Problem
 from geomrl.reproduce.finding import Finding, interval, number
@@ -93,7 +94,7 @@ def removal_table(run: Run) -> pd.DataFrame:
     Raises:
         GeomrlError: the run holds no replacement of this encoder.
     """
-    path = run.path / "replacement_rollouts.parquet"
+    path = run.path / ROLLOUTS
     encoder = run.store().path.name
     if not path.exists() or not (run.replacement["encoder"] == encoder).any():
         raise GeomrlError(

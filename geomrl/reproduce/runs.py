@@ -161,6 +161,7 @@ class BundledRuns:
 
     def _probed(self) -> Path:
         from geomrl import steps
+        from geomrl.probe.replacement import replaced_anchors
 
         out = self.root / "probed"
         loaded = steps.ModelOptions(devices="cpu").load("reasoner")
@@ -174,7 +175,7 @@ class BundledRuns:
                 say=self.say,
             )  # fmt: skip
         for anchor in REPLACED:
-            if anchor not in steps.replaced_anchors(out, loaded.key):
+            if anchor not in replaced_anchors(out, loaded.key):
                 steps.replace_anchor(
                     loaded, out, anchor=anchor, n_boot=self.scale.n_boot, show=self.show
                 )
