@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geomrl.evaluate.diversity import ngram_distance, path_scores, rarefied_count
+from geomrl.evaluate.diversity import ngram_distance, path_scores
+from geomrl.stats.rarefaction import rarefied_count
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4), st.integers(1, 5))

@@ -19,6 +19,7 @@ from geomrl.files import read_parquet
 from geomrl.problems.arithmetic import operation_path
 from geomrl.stats.multiple import holm
 from geomrl.stats.paired import detectable_difference, paired_difference
+from geomrl.stats.rarefaction import rarefied_count
 from geomrl.train.metrics_log import read_metrics
 
 PRIMARY = "eval/pass@1"
@@ -78,10 +79,9 @@ def path_diversity(rollouts: Path) -> float | None:
         return None
     shares = []
     for _, responses in correct.groupby("problem_id", sort=False)["response"]:
-        n = len(responses)
-        same = responses.map(operation_path).value_counts().to_numpy()
-        if n > 1:
-            shares.append(1.0 - float((same * (same - 1)).sum()) / (n * (n - 1)))
+        kinds = responses.map(operation_path).value_counts().tolist()
+        if len(responses) > 1:
+            shares.append(rarefied_count(kinds, 2) - 1.0)
     return float(np.mean(shares)) if shares else None
 
 

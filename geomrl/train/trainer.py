@@ -49,6 +49,9 @@ def train(
 ) -> Path:
     """Train a policy into the run folder `out`, and return the folder of the trained model.
 
+    DeepSpeed remembers the process group of its first engine, so several trainings in one process
+    must share one: `with join_world(): train(a, ...); train(b, ...)` (`geomrl.train.world`).
+
     Args:
         config: the run's configuration.
         out: the run's folder.
