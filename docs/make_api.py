@@ -53,13 +53,13 @@ PAGES = (
         "Anchors, extraction of states, similarity and its tests, interventions.",
         "probe.anchors probe.extraction probe.extractor probe.decoder probe.store probe.groups "
         "probe.spaces probe.cells probe.similarity probe.label_tests probe.spectrum "
-        "probe.intervention probe.residual probe.agreement",
+        "probe.intervention probe.replacement probe.residual probe.agreement",
     ),
     Page(
         "train", "geomrl.train",
         "DAPO, the alignment loss, its gradient cache and gauges, the training loop.",
         "train train.alignment train.gauges train.gradient_cache train.controls train.advantage "
-        "train.dapo train.metrics_log train.export",
+        "train.dapo train.trainer train.world train.metrics_log train.export",
     ),
     Page(
         "configuration", "Configuration of a training",
@@ -72,13 +72,14 @@ PAGES = (
         "evaluate.accuracy evaluate.differences evaluate.presets evaluate.policy "
         "evaluate.geometry evaluate.verdict evaluate.effect evaluate.cka evaluate.procrustes "
         "evaluate.rsa evaluate.neighbours evaluate.dimension evaluate.drift evaluate.probes "
-        "evaluate.lens evaluate.arms evaluate.diversity evaluate.premise evaluate.claim",
+        "evaluate.lens evaluate.arms evaluate.arm_changes evaluate.diversity evaluate.premise evaluate.claim",
     ),
     Page(
         "stats", "geomrl.stats",
         "Intervals clustered by problem, tests, corrections, power. NumPy and SciPy only.",
         "stats.intervals stats.passk stats.majority stats.paired stats.paired_means "
-        "stats.sign_flip stats.permutation stats.multiple stats.power stats.partial stats.ratio",
+        "stats.sign_flip stats.permutation stats.multiple stats.power stats.partial stats.ratio "
+        "stats.rarefaction",
     ),
     Page(
         "rollouts", "Problems, verdicts, rollouts",
