@@ -72,7 +72,8 @@ PAGES = (
         "evaluate.accuracy evaluate.differences evaluate.presets evaluate.policy "
         "evaluate.geometry evaluate.verdict evaluate.effect evaluate.cka evaluate.procrustes "
         "evaluate.rsa evaluate.neighbours evaluate.dimension evaluate.drift evaluate.probes "
-        "evaluate.lens evaluate.arms evaluate.arm_changes evaluate.diversity evaluate.premise evaluate.claim",
+        "evaluate.lens evaluate.arms evaluate.arm_changes evaluate.diversity evaluate.premise "
+        "evaluate.claim",
     ),
     Page(
         "stats", "geomrl.stats",
