@@ -107,10 +107,10 @@ def test_a_picture_shows_what_the_log_says(run, tmp_path):
     for metric in ("reward/mean", "eval/pass@1", "eval/pass@8"):
         rows = shown[shown["metric"] == metric].reset_index(drop=True)
         known = log.dropna(subset=metric).reset_index(drop=True)
-        np.testing.assert_allclose(rows["value"], known[metric], rtol=1e-9)
+        np.testing.assert_allclose(rows["value"], known[metric], rtol=1e-5)
         assert rows["step"].tolist() == known["step"].tolist()
         if metric.startswith("eval"):
-            np.testing.assert_allclose(rows["low"], known[f"{metric}_low"], rtol=1e-9)
+            np.testing.assert_allclose(rows["low"], known[f"{metric}_low"], rtol=1e-5)
         else:
             assert rows["low"].isna().all()
     picture = training_pictures(run)["training_alignment"]
