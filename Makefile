@@ -30,7 +30,7 @@ quickstart: install
 		$(if $(wildcard runs/train-quickstart/manifest.json),--resume)
 	$(BIN)/geomrl figures runs/train-quickstart
 
-# Everything in figures/, from nothing: about 80 minutes on two cores; the same again goes on.
+# Everything in figures/, from nothing: 77 minutes on two cores; the same again goes on.
 figures: install
 	OMP_NUM_THREADS=1 $(BIN)/geomrl figures --all --jobs 2
 

@@ -4,52 +4,17 @@ from pathlib import Path
 
 from geomrl import open_run
 from geomrl.reproduce import Analysis, Finding
-from geomrl.reproduce.finding import interval
-from geomrl.viz.figures import Skipped, make_pictures
-
-_CELLS = ("CC", "II", "II_same_answer", "CI", "floor", "CC-II", "CC-II_same_answer")
+from geomrl.reproduce.probed import ANCHORS, cell_table, cells_told, named_pictures
 
 
 def converge(probed: Path) -> Finding:
     """Return cosines by position, and their values just before and in the marker."""
     run = open_run(probed)
-    pictures = [
-        picture
-        for _, picture in make_pictures(run, umap=False)
-        if picture.name in ("cosine_by_position", "contrasts_by_position")
-        and not isinstance(picture, Skipped)
-    ]
-    chosen = (
-        "measure == 'cosine' and weighting == 'problem' and layer == 'final' and cell in @_CELLS"
-    )
-    table = run.similarity.query(chosen)
-    columns = [
-        "anchor",
-        "space",
-        "cell",
-        "value",
-        "low",
-        "high",
-        "p",
-        "n_problems",
-        "n_boot",
-        "seed",
-    ]
-    values = {
-        (row["anchor"], row["space"], row["cell"]): row for row in table.to_dict("records")
-    }  # fmt: skip
-    says = []
-    for anchor in ("before_marker", "marker_end"):
-        cells = {
-            cell: interval(*(values[anchor, "raw", cell][c] for c in ("value", "low", "high")))
-            for cell in _CELLS
-        }
-        says.append(
-            f"At `{anchor}`, final norm, raw: CC {cells['CC']}, II {cells['II']}, floor (different "
-            f"problems) {cells['floor']}; matched CC - II {cells['CC-II']}, and against wrong "
-            f"rollouts that agree on their answer {cells['CC-II_same_answer']}."
-        )
-    return Finding(says, pictures, {"cosines": table[columns]}, shown=())
+    pictures = named_pictures(run, ("cosine_by_position", "contrasts_by_position"))
+    says = [sentence for anchor in ANCHORS for sentence in cells_told(run, anchor)]
+    columns = ["benchmark", "anchor", "space", "cell", "value", "low", "high", "p"]
+    table = cell_table(run)[[*columns, "n_problems", "n_boot", "seed"]]
+    return Finding(says, pictures, {"cosines": table}, shown=())
 
 
 ANALYSIS = Analysis(

@@ -4,22 +4,23 @@ from pathlib import Path
 
 from geomrl import open_run
 from geomrl.reproduce import Analysis, Finding
-from geomrl.viz.figures import Skipped, make_pictures
+from geomrl.reproduce.probed import ANCHORS, cells_told, named_pictures
 
 
 def distributions(probed: Path) -> Finding:
     """Return the histograms of pairs at `before_marker` and at `marker_end`."""
     run = open_run(probed)
-    pictures = []
-    for anchor in ("before_marker", "marker_end"):
-        for _, picture in make_pictures(run, anchor=anchor, umap=False):
-            if picture.name == "cosine_distributions" and not isinstance(picture, Skipped):
-                pictures.append(picture.named(f"cosine_distributions_{anchor}"))
+    pictures = [
+        picture
+        for anchor in ANCHORS
+        for picture in named_pictures(run, ("cosine_distributions",), anchor=anchor, suffix=anchor)
+    ]
     return Finding(
         [
+            *[sentence for anchor in ANCHORS for sentence in cells_told(run, anchor)],
             "Correct pairs can only be called close beside what pairs of different problems have in "
             "common at the same position: the floor. The lines mark each cell's mean over problems, "
-            "not over pairs."
+            "not over pairs.",
         ],
         pictures,
     )

@@ -1,0 +1,71 @@
+"""What the analyses of a probed run share: its pictures by name, and its cells in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from geomrl.errors import GeomrlError
+from geomrl.reproduce.finding import interval
+from geomrl.run import Run
+from geomrl.viz.figures import Skipped, make_pictures
+from geomrl.viz.picture import Picture
+
+ANCHORS = ("before_marker", "marker_end")
+LAYER = "final"
+CELLS = ("CC", "II", "II_same_answer", "CI", "floor", "CC-II", "CC-II_same_answer")
+
+
+def named_pictures(
+    run: Run, names: Sequence[str], *, anchor: str = ANCHORS[0], suffix: str = ""
+) -> list[Picture]:
+    """Return those of a run's pictures, once a benchmark; names end in `suffix` and the benchmark.
+
+    Raises:
+        GeomrlError: the run lacks the layer or the anchor.
+    """
+    found = []
+    for folder, picture in make_pictures(run, layer=LAYER, anchor=anchor, umap=False):
+        if picture.name in names and not isinstance(picture, Skipped):
+            end = "".join(f"_{part}" for part in (suffix, folder) if part)
+            found.append(picture.named(f"{picture.name}{end}"))
+    return found
+
+
+def cell_table(run: Run) -> pd.DataFrame:
+    """Return the cosines of `CELLS` at the final layer, at every anchor: a row a cell and space."""
+    table = run.similarity
+    return table[
+        (table["measure"] == "cosine") & (table["weighting"] == "problem")
+        & (table["layer"] == LAYER) & table["cell"].isin(CELLS)
+    ].reset_index(drop=True)  # fmt: skip
+
+
+def cells_told(run: Run, anchor: str) -> list[str]:
+    """Return raw cells and matched contrasts at an anchor in words, a sentence a benchmark.
+
+    Raises:
+        GeomrlError: the run has none at the anchor.
+    """
+    table = cell_table(run)
+    rows = table[(table["anchor"] == anchor) & (table["space"] == "raw")]
+    if rows.empty:
+        raise GeomrlError(
+            f"{run.path}: no cosines at {anchor}, layer {LAYER}; probe it with --anchors default"
+        )
+    said = []
+    for benchmark, part in rows.groupby("benchmark", sort=False):
+        cells = {
+            row[
+                "cell"
+            ]: f"{interval(row['value'], row['low'], row['high'])}, n = {row['n_problems']}"
+            for row in part.to_dict("records")
+        }
+        words = {cell: cells.get(cell, "not to be had") for cell in CELLS}
+        said.append(
+            f"At `{anchor}`, final norm, raw, {benchmark}: CC {words['CC']}; II {words['II']}; floor "
+            f"(different problems) {words['floor']}; matched CC - II {words['CC-II']}; against wrong "
+            f"rollouts that agree on their answer {words['CC-II_same_answer']}."
+        )
+    return said
