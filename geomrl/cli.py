@@ -203,7 +203,7 @@ def probe(
         print_replacement(table)
 
 
-@app.command(epilog="Examples: geomrl figures runs/quickstart; geomrl figures --all")
+@app.command(epilog="Example: geomrl figures runs/quickstart, or geomrl figures --all")
 @friendly
 def figures(
     run: Annotated[Path | None, typer.Argument(help="Run directory.")] = None,
