@@ -11,14 +11,15 @@ from geomrl.reproduce import Analysis, Arms, Finding
 from geomrl.reproduce.everything import INDEX, load_analyses, reproduce
 from geomrl.reproduce.finding import markdown_table, write_finding
 from geomrl.reproduce.runs import KINDS, Scale
+from geomrl.viz import picture
 
 ROOT = Path(__file__).parents[1]
 ONE = {
     "seeds": [0, 1],
     "match_gradient_norm": False,
     "default": {
-        "steps": 2, "log.rollouts_every": 0, "log.show_rollouts": 0, "evaluation.every": 2,
-        "checkpoint.every": 2,
+        "steps": 1, "log.rollouts_every": 0, "log.show_rollouts": 0, "evaluation.every": 1,
+        "checkpoint.every": 1,
     },
 }  # fmt: skip
 TINY = Scale(
@@ -26,13 +27,14 @@ TINY = Scale(
     samples=8,
     eval_samples=8,
     compared_problems=16,
+    compared_anchors=("before_marker", "marker_end"),
     n_boot=200,
     n_perm=198,
     recipe={
         "data.limit": 200, "data.prompts_per_step": 4, "rollout.samples": 4,
         "evaluation.limit": 12, "evaluation.k": [1, 4], "evaluation.samples": 4,
-        "evaluation.every": 2, "steps": 2,
-        "deepspeed.processes": 1, "checkpoint.every": 2, "optimiser.warmup_updates": 1,
+        "evaluation.every": 1, "steps": 1,
+        "deepspeed.processes": 1, "checkpoint.every": 1, "optimiser.warmup_updates": 1,
     },
     grids={
         "ablation": {
@@ -56,9 +58,12 @@ def made(tmp_path_factory):
         folder / "first", analyses=ROOT / "analyses", runs=folder / "runs", jobs=2, scale=TINY,
         show=False, say=said.append,
     )  # fmt: skip
-    reproduce(
-        folder / "second", analyses=ROOT / "analyses", runs=folder / "runs", scale=TINY, show=False
-    )
+    with pytest.MonkeyPatch.context() as patch:  # tables alone: that pictures repeat others test
+        patch.setattr(picture.write_picture, "__defaults__", ((),))
+        reproduce(
+            folder / "second", analyses=ROOT / "analyses", runs=folder / "runs", scale=TINY,
+            show=False,
+        )  # fmt: skip
     return folder, first, said
 
 
@@ -76,7 +81,8 @@ def test_every_analysis_has_its_page_and_is_the_same_again(made):
     differ = [
         name
         for name in listed
-        if (folder / "first" / name).read_bytes() != (folder / "second" / name).read_bytes()
+        if name.endswith((".csv", ".md"))
+        and (folder / "first" / name).read_bytes() != (folder / "second" / name).read_bytes()
     ]
     assert not differ
     assert any(line.startswith("run 1 of") for line in said)

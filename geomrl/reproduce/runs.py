@@ -111,6 +111,7 @@ class Scale:
     samples: int = 16
     eval_samples: int = 64
     compared_problems: int = 100
+    compared_anchors: tuple[str, ...] = COMPARED
     recipe: dict[str, Any] = field(default_factory=dict)
     grids: dict[str, dict[str, Any]] = field(default_factory=dict)
     n_boot: int = 2000
@@ -228,7 +229,7 @@ class BundledRuns:
                 config=CompareConfig(
                     n_boot=self.scale.n_boot // 2, n_perm=self.scale.n_perm // 2
                 ),
-                extraction=ExtractionConfig(anchors=COMPARED),
+                extraction=ExtractionConfig(anchors=self.scale.compared_anchors),
                 rollouts=self._sampling(self.scale.samples), show=self.show, options=self._cpu(),
                 say=self.say,
             )  # fmt: skip
