@@ -15,23 +15,33 @@ document.getElementById("theme").addEventListener("click", () => {
   repaint();
 });
 
+const MARGIN = 400;  // pixels beyond the window that are drawn already
+function draw(target) {
+  const { run, chart, table, overview } = target.dataset;
+  if (overview !== undefined) drawTable(target, data.overview);
+  else if (table !== undefined) drawTable(target, data.runs[run].tables[table]);
+  else if (chart !== undefined) {
+    drawChart(target, data.runs[run].charts[chart], (id) => {
+      const browser = browsers.get(run);
+      if (browser && browser.find(id)) browser.element.scrollIntoView({ block: "start" });
+    });
+  }
+}
 const seen = new IntersectionObserver((entries) => {
   for (const { target, isIntersecting } of entries) {
     if (!isIntersecting) continue;
     seen.unobserve(target);
-    const { run, chart, table, overview } = target.dataset;
-    if (overview !== undefined) drawTable(target, data.overview);
-    else if (table !== undefined) drawTable(target, data.runs[run].tables[table]);
-    else if (chart !== undefined) {
-      drawChart(target, data.runs[run].charts[chart], (id) => {
-        const browser = browsers.get(run);
-        if (browser && browser.find(id)) browser.element.scrollIntoView({ block: "start" });
-      });
-    }
+    draw(target);
   }
-}, { rootMargin: "400px" });
+}, { rootMargin: `${MARGIN}px` });
 
 for (const element of document.querySelectorAll(".browser")) {
   browsers.set(element.dataset.run, new Browser(element, data.runs[element.dataset.run].rollouts));
 }
-for (const element of document.querySelectorAll(".chart, .table")) seen.observe(element);
+// What is in sight is drawn at once: an observer speaks with the next frame, and a browser without a
+// window, as in a print or a dump of the page, may draw none.
+for (const element of document.querySelectorAll(".chart, .table")) {
+  const { top, width } = element.getBoundingClientRect();
+  if (width && top < innerHeight + MARGIN) draw(element);
+  else seen.observe(element);
+}
