@@ -4,7 +4,8 @@ from pathlib import Path
 
 from geomrl import open_run
 from geomrl.reproduce import Analysis, Finding
-from geomrl.reproduce.probed import ANCHORS, cell_table, cells_told, named_pictures
+from geomrl.reproduce.probed import cell_table, cells_told, named_pictures
+from geomrl.reproduce.runs import ANCHORS
 
 
 def converge(probed: Path) -> Finding:

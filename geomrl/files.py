@@ -129,10 +129,11 @@ def write_parquet(path: Path, frame: pd.DataFrame, schema: pa.Schema | None = No
         pq.write_table(table, temporary, compression="zstd")
 
 
-def write_csv(path: Path, frame: pd.DataFrame) -> None:
-    """Write a table as CSV, atomically."""
+def write_csv(path: Path, frame: pd.DataFrame, digits: int | None = None) -> None:
+    """Write a table as CSV, atomically; with `digits`, numbers have so many significant ones."""
     with atomic_path(path) as temporary:
-        frame.to_csv(temporary, index=False)
+        form = None if digits is None else f"%.{digits}g"
+        frame.to_csv(temporary, index=False, float_format=form, lineterminator="\n")
 
 
 def read_parquet(path: Path) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from geomrl.probe.replacement import replaced_anchors
 from geomrl.problems.load import load_variants
 from geomrl.problems.problem import Problem
 from geomrl.reproduce.premise import premise_finding, removal_table
-from geomrl.reproduce.runs import REPLACED, BundledRuns, Scale
+from geomrl.reproduce.runs import ANCHORS, BundledRuns, Scale
 from geomrl.viz.report.collect import collect
 from geomrl.viz.report.probed import probed_view
 
@@ -62,7 +62,7 @@ def test_the_script_answers_on_a_small_run_and_twice_alike(bundled, tmp_path):
         one, two = (tmp_path / each / "premise" / name for each in ("one", "two"))
         assert one.read_bytes() == two.read_bytes(), name
     table = pd.read_csv(written[0].parent / "correlations.csv")
-    assert set(table["anchor"]) == set(REPLACED)
+    assert set(table["anchor"]) == set(ANCHORS)
     assert set(table["kind"]) == {ALL_KINDS, "reworded", "reordered", "renumbered"}
     assert table["value"].between(-1, 1).all()
     assert (table["p_holm"] >= table["p"]).all()
@@ -93,7 +93,7 @@ def test_the_picture_shows_what_the_rollouts_say(bundled):
 def test_both_anchors_are_replaced_once_and_their_rows_kept(bundled, copy):
     runs, probed, _ = bundled
     run = open_run(probed)
-    assert set(run.replacement["anchor"]) == set(REPLACED)
+    assert set(run.replacement["anchor"]) == set(ANCHORS)
     before = (probed / "replacement.parquet").stat().st_mtime_ns
     assert runs.make("probed") == probed
     assert (probed / "replacement.parquet").stat().st_mtime_ns == before
@@ -112,7 +112,7 @@ def test_both_anchors_are_replaced_once_and_their_rows_kept(bundled, copy):
         assert not again.duplicated(
             ["layer", "arm", "rollout_id" if "rollout_id" in again else "verdict"]
         ).any()
-    assert replaced_anchors(copy[0], encoder) == set(REPLACED)
+    assert replaced_anchors(copy[0], encoder) == set(ANCHORS)
     assert replaced_anchors(copy[0], "another") == set()
 
 

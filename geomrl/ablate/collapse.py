@@ -11,13 +11,13 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from geomrl.ablate.controls import measure_names
+from geomrl.ablate.controls import measured
 from geomrl.ablate.findings import Ablation
 from geomrl.ablate.grid import BASELINE
 from geomrl.ablate.report import readings
 from geomrl.errors import GeomrlError
 from geomrl.stats.multiple import holm
-from geomrl.stats.paired import detectable_difference, paired_difference
+from geomrl.stats.paired import paired_difference
 
 BEYOND = "CC beyond floor"
 
@@ -41,10 +41,8 @@ def movements(ablation: Ablation) -> pd.DataFrame:
             f"{ablation.path}: its trainings evaluated no geometry; give the section `evaluation` "
             "anchors and layers"
         )
-    names = measure_names(ablation.place)
-    table = ablation.table
-    rows = table[(table["reference"] == BASELINE) & table["metric"].isin(list(names))]
-    rows = rows.assign(measure=rows["metric"].map(names))
+    rows = measured(ablation)
+    rows = rows[rows["reference"] == BASELINE]
     columns = ["arm", "measure", "difference", "low", "high", "p_holm", "n_seeds", "detectable"]
     return pd.concat([rows[columns], _beyond(ablation)[columns]], ignore_index=True)
 
@@ -61,7 +59,7 @@ def _beyond(ablation: Ablation) -> pd.DataFrame:
         found.append(
             {"arm": arm, "measure": BEYOND, "difference": numbers.pop("value"),
              "n_seeds": numbers.pop("n"), **numbers,
-             "detectable": detectable_difference(change.sd or np.nan, change.n)}
+             "detectable": change.detectable}
         )  # fmt: skip
     frame = pd.DataFrame(found)
     return frame.assign(p_holm=holm(frame["p"].to_numpy(float)))

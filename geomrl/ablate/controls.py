@@ -30,6 +30,13 @@ def measure_names(place: str | None) -> dict[str, str]:
     return {m if m == PRIMARY else f"eval/{place}/{m}": m.removeprefix("eval/") for m in MEASURES}
 
 
+def measured(ablation: Ablation) -> pd.DataFrame:
+    """Return the comparisons of `MEASURES` at the ablation's place, named in the column measure."""
+    names = measure_names(ablation.place)
+    table = ablation.table[ablation.table["metric"].isin(list(names))]
+    return table.assign(measure=table["metric"].map(names))
+
+
 def control_comparisons(ablation: Ablation) -> pd.DataFrame:
     """Return the default and each control against weight 0, and the default against each control.
 
@@ -49,16 +56,15 @@ def control_comparisons(ablation: Ablation) -> pd.DataFrame:
             f"{ablation.path}: this ablation has no negative controls; add `control: [wrong, "
             "shuffled_correct, shuffled_groups, random_position]` to the factors of GRID.yaml"
         )
-    names = measure_names(ablation.place)
-    table = ablation.table[ablation.table["metric"].isin(list(names))]
+    table = measured(ablation)
     against = table["reference"] == BASELINE
     asked = (against & table["arm"].isin([DEFAULT, *controls])) | (
         (table["arm"] == DEFAULT) & table["reference"].isin(controls)
     )
-    kept = table[asked].assign(measure=table["metric"].map(names))
+    kept = table[asked]
     parts = [
         _adjusted(part)
-        for measure in names.values()
+        for measure in measure_names(ablation.place).values()
         for _, part in kept[kept["measure"] == measure].groupby(
             kept["reference"] == BASELINE, sort=False
         )

@@ -15,7 +15,7 @@ import pandas as pd
 from geomrl.evaluate.arms import split_arm, with_arms
 from geomrl.evaluate.rows import BOTH, CHANGE
 from geomrl.stats.multiple import holm
-from geomrl.stats.paired import detectable_difference, paired_difference
+from geomrl.stats.paired import paired_difference
 
 POLICY = {"pass@1": "pass@1", "log_length": "length, log ratio"}
 """What changed in the policy, by the table's measure."""
@@ -96,7 +96,7 @@ def arm_changes(found: pd.DataFrame, arms: Sequence[str]) -> pd.DataFrame:
                     "layer": layer, "anchor": anchor, "measure": measure, "arm": arm,
                     "value": over.value, "low": over.low, "high": over.high,
                     "p": over.p if tested else np.nan, "p_holm": np.nan,
-                    "detectable": detectable_difference(over.sd or np.nan, over.n),
+                    "detectable": over.detectable,
                     "n_seeds": over.n, "n_problems": int(part["n_problems"].min()),
                 }  # fmt: skip
                 rows.append(row)

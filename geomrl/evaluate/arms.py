@@ -19,7 +19,7 @@ from geomrl.errors import GeomrlError
 from geomrl.evaluate.accuracy import AVERAGE
 from geomrl.stats.intervals import Interval, mean_of_means_interval
 from geomrl.stats.multiple import holm
-from geomrl.stats.paired import PairedDifference, detectable_difference, paired_difference
+from geomrl.stats.paired import PairedDifference, paired_difference
 from geomrl.stats.paired_means import paired_difference_interval
 
 BOUNDS = (0.0, 1.0)
@@ -142,8 +142,8 @@ def arm_differences(
             )  # fmt: skip
             over = paired_difference(_by_seed([a - b for a, b in both]))
             named = {"one": one, "other": other, "benchmark": benchmark, "measure": measure}
-            reach = detectable_difference(over.sd or np.nan, over.n)
-            family.append({**named, **_numbers(found, over), "p": over.p, "detectable": reach})
+            tested = {"p": over.p, "detectable": over.detectable}
+            family.append({**named, **_numbers(found, over), **tested})
         corrected = iter(holm([row["p"] for row in family if row["benchmark"] not in alone]))
         for row in family:
             row["p_holm"] = np.nan if row["benchmark"] in alone else float(next(corrected))

@@ -33,7 +33,7 @@ from jaxtyping import Float
 
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.verdict import Margins
-from geomrl.stats.paired import PairedDifference, detectable_difference, paired_difference
+from geomrl.stats.paired import PairedDifference, paired_difference
 from geomrl.stats.power import POWER, t_power
 
 Word = Literal["supported", "not supported", "undecided"]
@@ -96,7 +96,7 @@ def judge(effects: Float[np.ndarray, " seeds"], smallest: float) -> Judgement:
     unknown = effect.n < 2 or np.isnan(sd)
     return Judgement(
         word, effect, smallest, above and below,
-        detectable_difference(sd, effect.n),
+        effect.detectable,
         np.nan if unknown else t_power(smallest * np.sqrt(effect.n) / sd, effect.n - 1),
         None if unknown else seeds_needed(sd, smallest),
     )  # fmt: skip

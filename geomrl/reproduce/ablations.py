@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from geomrl.ablate.controls import measure_names
+from geomrl.ablate.controls import measured
 from geomrl.ablate.findings import Ablation, read_ablation
 from geomrl.ablate.grid import BASELINE
 from geomrl.ablate.report import honest_words
 from geomrl.errors import GeomrlError
+from geomrl.reproduce.analysis import Analysis
 from geomrl.reproduce.finding import Finding, interval, number
 from geomrl.viz import theme
 from geomrl.viz.ablation import draw_factor, factor_frame
@@ -36,15 +37,30 @@ def ablation_finding(folder: Path, factor: str) -> Finding:
     )
 
 
+def ablation_analysis(factor: str, question: str, assumed: str) -> Analysis:
+    """Return the analysis of one of the paper's four ablations.
+
+    Args:
+        factor: of `ablate.grid.FACTORS`.
+        question: its title.
+        assumed: what of the factor's levels is our assumption.
+    """
+    return Analysis(
+        question=question,
+        needs=("ablation",),
+        answer=lambda ablation: ablation_finding(ablation, factor),
+        paper=[f"that the {factor} is ablated; its values are not public."],
+        assumed=[assumed, "the negative controls and the interval over training seeds."],
+    )
+
+
 def differences(ablation: Ablation, reference: str = BASELINE) -> pd.DataFrame:
     """Return arms against a reference: arm, measure, value, difference, low, high, p_holm, ...
 
     Measures are `geomrl.ablate.controls.MEASURES`, at the ablation's place.
     """
-    names = measure_names(ablation.place)
-    table = ablation.table
-    rows = table[(table["reference"] == reference) & table["metric"].isin(list(names))]
-    rows = rows.assign(measure=rows["metric"].map(names))
+    rows = measured(ablation)
+    rows = rows[rows["reference"] == reference]
     columns = ["arm", "measure", "value", "difference", "low", "high", "p_holm", "n_seeds"]
     return rows[[*columns, "detectable", "detectable_corrected"]].reset_index(drop=True)
 

@@ -12,14 +12,13 @@ from geomrl import open_run
 from geomrl.errors import GeomrlError
 from geomrl.probe.agreement import Agreement, agreement_at
 from geomrl.reproduce.finding import Finding, interval, number
+from geomrl.reproduce.runs import ANCHORS, LAYER
 from geomrl.run import Run
 from geomrl.viz import theme
 from geomrl.viz.contrasts import TESTS, draw_contrasts
 from geomrl.viz.figures import layer_words
 from geomrl.viz.tables import one_source, ordered, profile
 
-LAYER = "final"
-TOLD = ("before_marker", "marker_end")
 SPACES = ("raw", "centred")
 CONTRASTS = ("CC-II", "CC-II_same_answer", "II_same_answer-II_diff_answer")
 CELLS = (
@@ -43,7 +42,7 @@ def agreement_of(run: Run) -> Finding:
     if LAYER not in run.layers:
         raise GeomrlError(f"{run.path}: no states of layer '{LAYER}'; probe with --layers {LAYER}")
     shares = _shares(run, table)
-    says = [_says(anchor, table, shares) for anchor in TOLD if (table["anchor"] == anchor).any()]
+    says = [_says(anchor, table, shares) for anchor in ANCHORS if (table["anchor"] == anchor).any()]
     says.append(
         "The contrasts are matched: over problems that have both cells, each problem with one vote. "
         "The share is over problems that have CC, II and wrong pairs that agree: CC - II = (II same "

@@ -15,13 +15,12 @@ from geomrl.errors import GeomrlError
 from geomrl.reproduce.finding import Finding, interval, number
 from geomrl.viz import theme
 from geomrl.viz.forest import draw_forest
-from geomrl.viz.movement import draw_movement
+from geomrl.viz.movement import CONTROLS, draw_movement
 
 _TITLES = {
     "pass@1": "pass@1", "CC": "CC", "floor": "Floor", "CC_centred": "CC, centred",
     "effective_rank": "Effective rank",
 }  # fmt: skip
-_CONTROLS = "negative controls"
 
 
 def controls_finding(folder: Path) -> Finding:
@@ -62,20 +61,20 @@ def _summary(table: pd.DataFrame, shared: pd.DataFrame) -> str:
         for m in told
     }  # fmt: skip
     common = [n for n in sharers[told[0]] if all(n in s for s in sharers.values())] if told else []
-    what = _listed([_in_words(m) for m in told])
+    what = ", ".join(_in_words(m) for m in told)
     if not told:
         head = "**Null result: the default is told apart from weight 0 in none of the measures.**"
     elif common:
-        head = f"**What the default does ({what}), these controls do too: {_listed(common)}.**"
+        head = f"**What the default does ({what}), these controls do too: {', '.join(common)}.**"
     else:
-        each = [f"{_in_words(m)} by {_listed(s) if s else 'none'}" for m, s in sharers.items()]
+        each = [f"{_in_words(m)} by {', '.join(s) or 'none'}" for m, s in sharers.items()]
         head = f"**Effects of the default that controls share: {'; '.join(each)}.**"
     gaps = table[(table["arm"] == DEFAULT) & (table["reference"] != BASELINE)]
     apart = gaps[gaps["p_holm"] < 0.05].to_dict("records")
     if not apart:
         return f"{head} In no measure is the default told apart from any control."
     named = [f"{_in_words(r['measure'])} from {_name(r['reference'])}" for r in apart]
-    return f"{head} The default is told apart from a control in: {_listed(named)}."
+    return f"{head} The default is told apart from a control in: {', '.join(named)}."
 
 
 def _measure(measure: str, table: pd.DataFrame, shared: pd.DataFrame) -> str:
@@ -140,7 +139,7 @@ def collapse_finding(folder: Path) -> Finding:
                 series[row["arm"]] = f"{known}, {level}" if known else level
     if len(series) < 2:
         raise GeomrlError(f"{folder}: no arm of this ablation varies the loss or the weight")
-    series |= dict.fromkeys(levels.loc[levels["factor"] == CONTROL, "arm"], _CONTROLS)
+    series |= dict.fromkeys(levels.loc[levels["factor"] == CONTROL, "arm"], CONTROLS)
     table = movements(ablation)
     table = table[table["arm"].isin(list(series))].reset_index(drop=True)
     table.insert(0, "series", table["arm"].map(series))
@@ -164,16 +163,17 @@ def collapse_finding(folder: Path) -> Finding:
 
 
 def _collapse_summary(table: pd.DataFrame, words: pd.DataFrame, series: dict[str, str]) -> str:
-    own = words[~words["arm"].map(series).eq(_CONTROLS)]
+    own = words[~words["arm"].map(series).eq(CONTROLS)]
     n = len(own)
     together = own[own["geometry"] == "all states move together"]
     aligned = own[own["geometry"] == "correct move together"]["arm"].tolist()
     beyond = own[own["beyond"] == "more than others"]["arm"].tolist()
+    named = ", ".join(series[a] for a in aligned)
     head = (
         f"**Of {n} arms that vary the loss or its weight, {len(together)} move all states together "
         f"(the floor rises, the centred cosine of correct rollouts does not), and {len(aligned)} "
         f"raise{'s' * (len(aligned) == 1)} the centred cosine of correct rollouts"
-        f"{f' ({_listed([series[a] for a in aligned])})' if aligned else ''}.**"
+        f"{f' ({named})' if aligned else ''}.**"
     )
     if aligned:
         beside = [
@@ -184,12 +184,12 @@ def _collapse_summary(table: pd.DataFrame, words: pd.DataFrame, series: dict[str
     if not beyond:
         return f"{head} Null result: in none is CC shown to rise beyond the floor."
     parts = [f"{series[arm]} {_cell(table, arm, BEYOND)}" for arm in beyond]
-    return f"{head} CC rises beyond the floor in: {_listed(parts)}."
+    return f"{head} CC rises beyond the floor in: {', '.join(parts)}."
 
 
 def _arm(arm: str, table: pd.DataFrame, words: pd.DataFrame, series: dict[str, str]) -> str:
     told = words.set_index("arm").loc[arm]
-    name = f"{_name(arm)} (negative control)" if series[arm] == _CONTROLS else series[arm]
+    name = f"{_name(arm)} (negative control)" if series[arm] == CONTROLS else series[arm]
     reading = "neither rises" if told["geometry"] == "-" else told["geometry"]
     shown = ("CC", "floor", BEYOND, "CC_centred", "effective_rank")
     cells = [f"{_in_words(measure)} {_cell(table, arm, measure)}" for measure in shown]
@@ -207,7 +207,3 @@ def _in_words(measure: str) -> str:
 
 def _name(arm: str) -> str:
     return arm.removeprefix(f"{CONTROL}=").replace("_", " ")
-
-
-def _listed(words: list[str]) -> str:
-    return ", ".join(words)

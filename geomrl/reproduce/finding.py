@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from geomrl.files import atomic_path
-from geomrl.viz.picture import Picture, write_picture
+from geomrl.files import atomic_path, write_csv
+from geomrl.viz.picture import DIGITS, Picture, write_picture
 
 PAGE = "README.md"
 _SHOWN_ROWS = 60  # a longer table is in its CSV alone
@@ -48,8 +48,7 @@ def write_finding(
         written += write_picture(picture, folder)
     for name, table in finding.tables.items():
         path = folder / f"{name}.csv"
-        with atomic_path(path) as temporary:
-            table.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+        write_csv(path, table, digits=DIGITS)
         written.append(path)
     page = folder / PAGE
     with atomic_path(page) as temporary:

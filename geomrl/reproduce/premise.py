@@ -16,12 +16,11 @@ from geomrl.probe.replacement import ROLLOUTS
 from geomrl.problems.load import load_variants
 from geomrl.problems.problem import Problem
 from geomrl.reproduce.finding import Finding, interval, number
+from geomrl.reproduce.runs import ANCHORS, LAYER
 from geomrl.run import Run, open_run
 from geomrl.viz import theme
 from geomrl.viz.premise import ARMS, CONTRAST, draw_correlations, draw_removal, draw_shares
 
-ANCHORS = ("before_marker", "marker_end")
-LAYER = "final"
 _SEED = 0
 _LEVEL = 0.05
 

@@ -8,12 +8,11 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.reproduce.finding import interval
+from geomrl.reproduce.runs import ANCHORS, LAYER
 from geomrl.run import Run
 from geomrl.viz.figures import Skipped, make_pictures
 from geomrl.viz.picture import Picture
 
-ANCHORS = ("before_marker", "marker_end")
-LAYER = "final"
 CELLS = ("CC", "II", "II_same_answer", "CI", "floor", "CC-II", "CC-II_same_answer")
 
 

@@ -31,8 +31,8 @@ BASE, DAPO, ALIGNED = "base", "dapo", "aligned"
 """Names of the models in evaluations and comparisons; the two arms are followed by "-SEED"."""
 COMPARED = ("fraction:0.5", "before_marker", "marker_end", "before_answer", "answer_last")
 """Anchors at which models are compared."""
-REPLACED = ("before_marker", "marker_end")
-"""Anchors whose state is replaced in the probed run."""
+ANCHORS, LAYER = ("before_marker", "marker_end"), "final"
+"""Where analyses of a probed run look: the paper's anchor and the token that opens the answer."""
 MINUTES = {
     "probed": 4, "ablation": 40, "arms": 14, "evaluation": 8, "comparison": 10, "variants": 2,
 }  # fmt: skip
@@ -175,7 +175,7 @@ class BundledRuns:
                 loaded, out, n_boot=self.scale.n_boot, n_perm=self.scale.n_perm, show=self.show,
                 say=self.say,
             )  # fmt: skip
-        for anchor in REPLACED:
+        for anchor in ANCHORS:
             if anchor not in replaced_anchors(out, loaded.key):
                 steps.replace_anchor(
                     loaded, out, anchor=anchor, n_boot=self.scale.n_boot, show=self.show

@@ -22,7 +22,7 @@ from geomrl.evaluate.claim import (
 from geomrl.reproduce.finding import Finding, interval, number
 from geomrl.reproduce.runs import Arms
 from geomrl.reproduce.trainings import Trainings, read_trainings
-from geomrl.stats.paired import detectable_difference, paired_difference
+from geomrl.stats.paired import paired_difference
 from geomrl.viz.forest import COLUMNS, draw_forest
 
 PLACE = "before_marker/final"
@@ -119,7 +119,7 @@ def _gauge(trainings: Trainings, measure: str, place: str) -> dict[str, Any]:
     return {
         "measure": measure, **means, "difference": found.value,
         "low": found.low, "high": found.high, "sd": found.sd, "n_seeds": found.n,
-        "detectable": detectable_difference(found.sd or np.nan, found.n),
+        "detectable": found.detectable,
     }  # fmt: skip
 
 

@@ -32,6 +32,14 @@ class PairedDifference:
     p: float
     n: int
 
+    @property
+    def detectable(self) -> float:
+        """The smallest true difference that a test at 5 % finds with 80 % power.
+
+        The seen spread is taken for the true one. NaN without a spread: then it is not known, not 0.
+        """
+        return detectable_difference(self.sd or np.nan, self.n)
+
 
 def paired_difference(differences: Float[np.ndarray, " seeds"]) -> PairedDifference:
     """Return the mean of one difference a seed, with Student's t interval and paired t test.

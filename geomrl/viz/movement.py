@@ -21,7 +21,8 @@ _ACROSS = "floor"
 _HEIGHT = 1.9  # inches of a panel
 _LEGEND_INCH = 0.6
 _MARKERS = "osD^vP<>X*hp"
-_CONTROL = "negative controls"
+CONTROLS = "negative controls"
+"""The series of all negative controls."""
 COLUMNS = ["series", "arm", "measure", "difference", "low", "high"]
 
 
@@ -38,12 +39,12 @@ def draw_movement(frame: pd.DataFrame, footnote: str, name: str) -> Picture:
         name: the files' stem.
     """
     panels = [measure for measure in _PANELS if (frame["measure"] == measure).any()]
-    series = [s for s in dict.fromkeys(frame["series"]) if s != _CONTROL]
+    series = [s for s in dict.fromkeys(frame["series"]) if s != CONTROLS]
     looks = {
         s: theme.Look(theme.PROBLEM_COLOURS[i % 12], _MARKERS[(i + i // 12) % 12], s)
         for i, s in enumerate(series)
     }
-    looks[_CONTROL] = theme.Look(theme.GREY, "x", _CONTROL)
+    looks[CONTROLS] = theme.Look(theme.GREY, "x", CONTROLS)
     figure = theme.new_figure(theme.DOUBLE_COLUMN, _HEIGHT + _LEGEND_INCH + 0.5, footnote)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     across = frame[frame["measure"] == _ACROSS].set_index("arm")
@@ -70,7 +71,7 @@ def draw_movement(frame: pd.DataFrame, footnote: str, name: str) -> Picture:
 
 def _draw(axes: Axes, across: pd.Series, row: dict, look: theme.Look) -> None:
     x, y = across["difference"], row["difference"]
-    behind = 1.0 if look.label == _CONTROL else 2.0
+    behind = 1.0 if look.label == CONTROLS else 2.0
     thin: dict[str, Any] = {"color": look.colour, "linewidth": 0.6, "alpha": 0.6, "zorder": behind}
     axes.hlines(y, across["low"], across["high"], **thin)
     axes.vlines(x, row["low"], row["high"], **thin)

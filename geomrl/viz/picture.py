@@ -10,10 +10,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from geomrl.errors import GeomrlError
-from geomrl.files import atomic_path
+from geomrl.files import atomic_path, write_csv
 from geomrl.viz.theme import style
 
 FORMATS = ("png", "pdf")
+DIGITS = 6
+"""Of numbers in CSVs: more than any reader needs, fewer than would differ between processors."""
 
 # No dates and no versions: the same data give the same bytes.
 _METADATA = {
@@ -43,9 +45,7 @@ def write_picture(picture: Picture, out: Path, formats: Sequence[str] = FORMATS)
     """
     check_formats(formats)
     written = []
-    with atomic_path(out / f"{picture.name}.csv") as temporary:
-        # Six digits: more than any reader needs, fewer than would differ between processors.
-        picture.data.to_csv(temporary, index=False, float_format="%.6g", lineterminator="\n")
+    write_csv(out / f"{picture.name}.csv", picture.data, digits=DIGITS)
     written.append(out / f"{picture.name}.csv")
     if formats:
         with style():  # laid out once, at the resolution of the PNG, for all formats
