@@ -12,6 +12,7 @@ from geomrl import open_run
 from geomrl.errors import GeomrlError
 from geomrl.probe.agreement import Agreement, agreement_at
 from geomrl.reproduce.finding import Finding, interval, number
+from geomrl.reproduce.probed import cell_words
 from geomrl.reproduce.runs import ANCHORS, LAYER
 from geomrl.run import Run
 from geomrl.viz import theme
@@ -139,18 +140,18 @@ def _says(anchor: str, table: pd.DataFrame, shares: pd.DataFrame) -> str:
             for test in TESTS
         }
         share = shares[(shares["anchor"] == anchor) & (shares["space"] == space)].iloc[0]
-        gap, left, agree = (_cell(rows[space, contrast]) for contrast in CONTRASTS)
+        gap, left, agree = (cell_words(rows[space, contrast]) for contrast in CONTRASTS)
         told.append(
             f"{space}: CC - II {gap}, p {_p(p['permutation_correctness'])} (verdicts permuted); "
             f"against wrong rollouts that agree on their answer {left}, p "
             f"{_p(p['permutation_answer_class'])} (answer classes permuted); wrong ones that agree "
             f"minus those that do not {agree}; {_share(share)}"
         )
-    raw = {cell: row for (space, cell), row in rows.items() if space == "raw"}
+    raw = {cell: cell_words(row) for (space, cell), row in rows.items() if space == "raw"}
     return (
         f"{_headline(anchor, shares)} {'. '.join(_capital(t) for t in told)}. Of different problems, "
-        f"raw: correct with the same gold answer {_cell(raw['CC_cross_same_answer'])}, any correct "
-        f"{_cell(raw['CC_cross'])}, floor {_cell(raw['floor'])}; CC - floor {_cell(raw['CC-floor'])}."
+        f"raw: correct with the same gold answer {raw['CC_cross_same_answer']}, any correct "
+        f"{raw['CC_cross']}, floor {raw['floor']}; CC - floor {raw['CC-floor']}."
     )
 
 
@@ -175,10 +176,6 @@ def _share(row: pd.Series) -> str:
         return "no share is given, as CC - II is not shown to be above 0"
     told = interval(row["share"], row["share_low"], row["share_high"], 2)
     return f"the share of CC - II that survives is {told}, over {int(row['n_problems'])} problems"
-
-
-def _cell(row: dict) -> str:
-    return f"{interval(row['value'], row['low'], row['high'])}, n = {int(row['n_problems'])}"
 
 
 def _p(p: Any) -> str:

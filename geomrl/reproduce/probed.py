@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -68,3 +69,12 @@ def cells_told(run: Run, anchor: str) -> list[str]:
             f"rollouts that agree on their answer {words['CC-II_same_answer']}."
         )
     return said
+
+
+def cell_words(row: Mapping[Any, Any]) -> str:
+    """Return a row's value, its interval and the problems that it rests on.
+
+    >>> cell_words({"value": 0.5, "low": 0.4, "high": 0.6, "n_problems": 30})
+    '.500 (95 % .400 to .600), n = 30'
+    """
+    return f"{interval(row['value'], row['low'], row['high'])}, n = {int(row['n_problems'])}"
