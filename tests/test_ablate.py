@@ -7,7 +7,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import psutil
 import pytest
 import scipy.stats
 from ablations import CONTROLS, make_ablation, make_config, make_plan, make_results
+from processes import gone, wait_until
 from rich.console import Console
 
 from geomrl.ablate.findings import read_ablation, write_ablation
@@ -398,19 +398,15 @@ def test_a_killed_ablation_leaves_no_process_and_goes_on(tmp_path):
         str(out),
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 240
-    while len(list(out.glob("arms/*/*.json"))) < 2:  # one run is done, the next begins
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-        if metrics_times(out):
-            break
+    # One run is done, the next begins.
+    assert wait_until(
+        lambda: len(list(out.glob("arms/*/*.json"))) >= 2 or metrics_times(out), process
+    )
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(signal.SIGKILL)
     process.wait()
-    _, alive = psutil.wait_procs(children, timeout=30)
-    assert not alive
+    assert gone(children)
     ablation = ablate(load_config(SMOKE), grid, out, show=False)
     fresh = ablate(load_config(SMOKE), grid, tmp_path / "fresh", show=False)
     pd.testing.assert_frame_equal(ablation.results, fresh.results, check_exact=True)

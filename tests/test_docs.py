@@ -3,11 +3,11 @@
 import os
 import re
 import runpy
-import subprocess
 import sys
 
 import griffe
 import pytest
+from processes import run_process
 from test_readme import PAGES, README, ROOT, check_command, command_lines, slug, text
 
 import geomrl
@@ -45,10 +45,9 @@ def test_python_of_a_tutorial_runs_and_prints_what_it_shows(page, tmp_path):
         (tmp_path / folder).symlink_to(ROOT / folder)
     (tmp_path / "page.py").write_text("\n".join(blocks))  # a file: nnsight reads callers' source
     # A process a page, as a reader's: a process trains once. Run so, a script's main() is not.
-    done = subprocess.run(
+    done = run_process(
         [sys.executable, "-c", "import runpy; runpy.run_path('page.py')"],
         cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        capture_output=True, text=True, timeout=500, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     shown = re.findall(SHOWN, text(page), flags=re.MULTILINE)

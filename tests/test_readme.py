@@ -5,12 +5,12 @@ import os
 import re
 import runpy
 import shlex
-import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from processes import run_process
 from typer.main import get_command
 
 from geomrl.ablate.grid import load_grid
@@ -127,11 +127,8 @@ def slug(heading):
 @pytest.mark.slow
 def test_every_metric_is_described_and_every_described_metric_is_there(tmp_path):
     train = ["train", str(ROOT / "configs/smoke.yaml"), "--set", "steps=2", "--out", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-m", "geomrl.cli", *train],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=280, check=False,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "geomrl.cli", *train]
+    done = run_process(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-4000:]
     lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
     logged = {general(key) for line in lines for key in json.loads(line)}

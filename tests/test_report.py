@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 
@@ -16,6 +15,7 @@ from ablations import make_ablation
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from processes import run_process
 from small_runs import rollout_lines, write_lines
 from test_viz_training import make_log
 from tiny import build_model, character_tokenizer
@@ -514,14 +514,13 @@ def test_several_runs_share_a_page(run, tmp_path):
 def test_a_browser_draws_it(report, tmp_path):
     """In the DOM after the page's scripts: plots drawn, rollouts listed, a rollout opened."""
     quiet = ("gpu", "quic", "background-networking", "component-update", "sync", "extensions")
-    done = subprocess.run(
+    done = run_process(
         [
             CHROMIUM, "--headless", "--no-sandbox", "--no-first-run",
             *(f"--disable-{word}" for word in quiet), f"--user-data-dir={tmp_path / 'profile'}",
             "--window-size=1280,4000", "--virtual-time-budget=60000",
             "--run-all-compositor-stages-before-draw", "--dump-dom", report.as_uri(),
-        ],
-        capture_output=True, text=True, check=False, timeout=300,
+        ]
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'data-drawn="true"' in done.stdout

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from processes import outputs, wait_until
 from small_runs import rollout_lines, save_model, write_lines
 
 from geomrl import steps
@@ -56,20 +56,31 @@ def contents(folder, pattern):
 
 
 def killed_and_run_again(step, arguments, seconds, out):
-    """Kill the step's process at `KILLS` moments spread over its duration, then let it finish."""
+    """Kill the step's process `KILLS` times, at a random moment after one more part; let it finish.
+
+    `seconds` is the time that a part takes on a machine with nothing else to do: the moments are
+    spread over it, and a slower machine is killed earlier in the part, no more.
+    """
     context = multiprocessing.get_context("fork")
     rng = np.random.default_rng(0)
     left_overs = []
-    for kill in range(KILLS):
+    for _ in range(KILLS):
         process = context.Process(target=step, args=arguments)
         process.start()
-        # The k-th start goes on where the last one stopped, so every kill meets another moment.
-        time.sleep(seconds * (0.25 + 0.15 * kill) * rng.uniform(0.8, 1.2))
-        os.kill(process.pid, signal.SIGKILL)
+        before = parts_in(out)
+        while process.is_alive() and parts_in(out) == before:
+            time.sleep(0.001)
+        time.sleep(seconds * rng.uniform())
+        process.kill()
         process.join()
-        left_overs.append(len(list(out.rglob("part-*"))) + len(list(out.rglob("shard-*.parquet"))))
+        left_overs.append(parts_in(out))
     step(*arguments)
     return left_overs
+
+
+def parts_in(out):
+    """How many parts are whole; none where all were joined into the table."""
+    return len(list(out.rglob("part-*.parquet"))) + len(list(out.rglob("shard-*.parquet")))
 
 
 @pytest.mark.slow
@@ -78,7 +89,7 @@ def test_rollouts_killed_five_times_are_bitwise_those_of_one_run(model, problems
     roll(model, problems, tmp_path / "whole")
     seconds = time.perf_counter() - started
     left = killed_and_run_again(
-        roll, (model, problems, tmp_path / "cut"), seconds / 3, tmp_path / "cut"
+        roll, (model, problems, tmp_path / "cut"), seconds / 12, tmp_path / "cut"
     )
     assert any(0 < count < 8 for count in left)  # a kill did fall between chunks
     want, got = (contents(tmp_path / name, "rollouts.parquet") for name in ("whole", "cut"))
@@ -97,7 +108,7 @@ def test_states_killed_five_times_are_bitwise_those_of_one_run(model, tmp_path, 
     started = time.perf_counter()
     probe(model, tmp_path / "whole")
     seconds = time.perf_counter() - started
-    left = killed_and_run_again(probe, (model, tmp_path / "cut"), seconds / 4, tmp_path / "cut")
+    left = killed_and_run_again(probe, (model, tmp_path / "cut"), seconds / 20, tmp_path / "cut")
     assert any(0 < count <= 9 for count in left)
     for pattern in ("shard-*", "store.json", "similarity.parquet"):
         want, got = (contents(tmp_path / name, pattern) for name in ("whole", "cut"))
@@ -184,11 +195,9 @@ def test_interrupt_exits_130_and_says_that_nothing_is_lost(model, problems, tmp_
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     parts = tmp_path / "run" / "rollouts.parts"
-    deadline = time.monotonic() + 120
-    while not list(parts.glob("part-*")) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    assert wait_until(lambda: list(parts.glob("part-*")), process)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    [(_, said)] = outputs([process])
     assert process.returncode == 130
     assert "goes on from there" in said
     assert "Traceback" not in said

@@ -23,7 +23,7 @@ LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return run_script("loop_runs.py", tmp_path_factory.mktemp("loop"), timeout=600)
+    return run_script("loop_runs.py", tmp_path_factory.mktemp("loop"))
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ RUNS = [*POINTS, *(f"random-{n}" for n in range(RANDOM)), "torn", "finished"]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    return run_script("resume_runs.py", tmp_path_factory.mktemp("resume"), timeout=900)
+    return run_script("resume_runs.py", tmp_path_factory.mktemp("resume"))
 
 
 def metrics(run):

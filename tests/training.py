@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from processes import outputs, run_process
 from tiny import build_model
 
 from geomrl.probe.extractor import Extractor
@@ -169,7 +170,7 @@ def plain_extractor(engine):
     return Extractor(engine.policy, call=engine.call)
 
 
-def run_ranks(script, world, *arguments, timeout=300):
+def run_ranks(script, world, *arguments):
     """Run a script of this folder as `world` ranks; raise with their output if one fails."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -187,24 +188,23 @@ def run_ranks(script, world, *arguments, timeout=300):
         for r in range(world)
     ]  # fmt: skip
     try:
-        outputs = [rank.communicate(timeout=timeout)[0] for rank in ranks]
+        printed = [stdout for stdout, _ in outputs(ranks)]
     finally:
         for rank in ranks:
             rank.kill()
     failed = [
         f"rank {number}:\n{output[-3000:]}"
-        for number, (rank, output) in enumerate(zip(ranks, outputs, strict=True))
+        for number, (rank, output) in enumerate(zip(ranks, printed, strict=True))
         if rank.returncode
     ]
     assert not failed, "\n".join(failed)
 
 
-def run_script(script, folder, timeout):
+def run_script(script, folder):
     """Run a script of this folder that fills `folder`; raise with its output if it fails."""
-    done = subprocess.run(
-        [sys.executable, str(HERE / script), str(folder)],
+    done = run_process(
+        [sys.executable, HERE / script, folder],
         cwd=HERE, env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=timeout, check=False,
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return folder

@@ -1,6 +1,5 @@
 """vLLM against transformers: the same probabilities, before and after new weights are pushed."""
 
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from processes import run_process
 from scipy.stats import chisquare
 from tiny import build_model
 from widened import save_widened_reasoner
@@ -289,9 +289,7 @@ def test_every_rank_of_a_job_has_an_engine_of_its_own(tmp_path):
     folder = save_widened_reasoner(tmp_path)
     script = Path(__file__).with_name("two_ranks.py")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    done = subprocess.run(
-        [*launch, str(script), str(folder)], capture_output=True, text=True, timeout=300
-    )
+    done = run_process([*launch, script, folder])
     assert done.returncode == 0, done.stderr[-3000:]
     assert sorted(done.stdout.split()) == ["rank-0-done", "rank-1-done"]
 

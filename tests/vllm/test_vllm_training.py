@@ -5,11 +5,11 @@ Runs in its own process, as a user would start it.
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from processes import run_process
 from widened import save_widened_reasoner
 
 CONFIG = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
@@ -28,11 +28,11 @@ def run(tmp_path_factory):
     model = save_widened_reasoner(folder / "model")
     changes = [part for s in (f"model.name={model}", *SETTINGS) for part in ("--set", s)]
     command = [sys.executable, "-m", "geomrl.cli", "train", str(CONFIG), *changes]
-    done = subprocess.run(
-        [*command, "--out", str(folder / "run")],
+    done = run_process(
+        [*command, "--out", folder / "run"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=1500, check=False,
-    )  # fmt: skip
+        cpu_s=3000,
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
     return folder / "run"
 
