@@ -98,8 +98,10 @@ _REWRITES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = 
         (r"(?<![\w.}/])(\d+)[ ](\d+)/(\d+)(?![\w/.])", _mixed_number),  # 4 4/9
     )
 ]
+# A run of white space is entered at its start only and never given back: else n blanks cost n^2.
 _SEPARATOR_WORD = re.compile(
-    rf"\s*,?\s*(?:{_TEXT_COMMAND}\s*\{{\s*(?:and|or)\s*\}}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*"
+    r"(?:(?<!\s)\s++,?\s*+|,\s*+)?"
+    rf"(?:{_TEXT_COMMAND}\s*\{{\s*(?:and|or)\s*\}}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*+"
 )
 _APPROXIMATION = re.compile(r"(?<=[\d})])\s*\\approx(?![A-Za-z]).*$", re.DOTALL)
 _LEAD_IN = re.compile(
@@ -107,14 +109,14 @@ _LEAD_IN = re.compile(
     r"|solution|is|are)(?![A-Za-z])[\s,:]*)+(?=[\d$\\(\[{+.-]|[A-Za-z]\s*(?:[=<>\\]|$))",
     re.IGNORECASE,
 )
-_LEAD_OUT = re.compile(r"\s+is the (?:final )?(?:answer|result|solution)$", re.IGNORECASE)
-_TRAILING = re.compile(r"(?:[\s.,;:]|\\+$)+$")
+_LEAD_OUT = re.compile(r"(?<!\s)\s++is the (?:final )?(?:answer|result|solution)$", re.IGNORECASE)
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _LONE_LETTER = re.compile(r"^\(\s*([A-Za-z])\s*\)$|^([A-Z])\s*[.:)]$")
 
 # Units. A text command after a number is always one; a plain word only when it cannot be a
 # product of variables.
 _NUMERIC = (
-    r"[-+]?(?:[\d.,\s/^*()+{}=-]|\\(?:frac|sqrt|pi|times|cdot|pm|circ|%|infty|le|ge|ne)(?![A-Za-z])"
+    r"[-+]?(?:[\d.,\s/^*()+{}=-]|\\(?:frac|sqrt|pi|times|cdot|pm|circ|infty|le|ge|ne)(?![A-Za-z])"
     r"|\\%)*[\d)}]"
 )
 _POWER = r"(?:\s*\^\s*\{?-?\d+\}?)?"
@@ -169,7 +171,7 @@ def compact(normal: str) -> str:
 def unwrap(text: str) -> str:
     """Strip white space, trailing punctuation and whole-answer delimiters (`$`, `\\(`, a box)."""
     while True:
-        stripped = _TRAILING.sub("", text.strip())
+        stripped = _strip_trailing(text)
         for opening, closing in _WRAPPERS:
             inner = stripped[len(opening) : len(stripped) - len(closing)]
             if (
@@ -186,10 +188,18 @@ def unwrap(text: str) -> str:
         text = stripped
 
 
+def _strip_trailing(text: str) -> str:
+    """Strip white space, and at the end also punctuation and stray backslashes."""
+    end = len(text)
+    while end and (text[end - 1].isspace() or text[end - 1] in ".,;:\\"):
+        end -= 1
+    return text[:end].lstrip()
+
+
 def _unbox(text: str) -> str:
-    for opening in (r"\boxed{", r"\fbox{"):
-        if text.startswith(opening) and closing_brace(text, len(opening) - 1) == len(text) - 1:
-            return text[len(opening) : -1]
+    box = _BOX.match(text)
+    if box and closing_brace(text, box.end() - 1) == len(text) - 1:
+        return text[box.end() : -1]
     return text
 
 
@@ -227,7 +237,7 @@ def strip_letter_unit(normal: str) -> str:
 def join_thousands(text: str) -> str:
     """Join digit groups when the whole text is one grouped number: `1,234.5`, `1 000`."""
     match = re.fullmatch(
-        r"([-+]?)\s*\$?\s*([1-9]\d{0,2}(?:([ ,])\d{3})(?:\3\d{3})*)(\.\d+)?(\\%)?", text
+        r"([-+]?)\s*+(?:\$\s*+)?([1-9]\d{0,2}(?:([ ,])\d{3})(?:\3\d{3})*)(\.\d+)?(\\%)?", text
     )
     if match is None:
         return text
