@@ -177,6 +177,7 @@ def probe(
     options = _options(device, dtype, trust_remote_code, allow_pickle)
     _check_source(problems, rollouts, out)
     loaded = options.load(model)
+    steps.check_readable(loaded, extraction)
     if rollouts is not None:
         config = _import_config(column, where, keep_labels, retokenize, template, system, thinking)
         steps.import_rollouts(rollouts, loaded, out, config=config, marker=marker)

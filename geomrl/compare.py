@@ -39,6 +39,7 @@ from geomrl.files import write_csv, write_json, write_parquet
 from geomrl.manifest import record_step, versions
 from geomrl.model_names import model_label, split_label
 from geomrl.models import LoadedModel
+from geomrl.probe.decoder import find_decoder
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
@@ -218,6 +219,7 @@ class _Maker:
         """Make all corners; return the models' keys."""
         base = self.options.load(names[0])
         key, vocabulary, width = base.key, base.vocabulary, _width(base)
+        steps.check_readable(base, self.extraction)
         run = self._answer(base)
         self._read(base, run, base.key)
         targets = _targets(run, base)
@@ -232,6 +234,7 @@ class _Maker:
                     f"{name}: another vocabulary, width or depth than {names[0]}'s; compare "
                     "checkpoints of one architecture"
                 )
+            steps.check_readable(loaded, self.extraction)
             own = self._answer(loaded)
             for policy in (run, own):
                 self._read(loaded, policy, loaded.key)
@@ -277,8 +280,11 @@ class _Maker:
 
 
 def _width(loaded: LoadedModel) -> tuple[int, int]:
-    config = loaded.model.config
-    return int(config.hidden_size), int(config.num_hidden_layers)
+    """Return the width of a state and the number of layers."""
+    return (
+        loaded.model.get_output_embeddings().weight.shape[1],
+        find_decoder(loaded.model.base_model).n_layers,
+    )
 
 
 def _targets(run: Run, loaded: LoadedModel) -> dict[str, int]:

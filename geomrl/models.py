@@ -44,7 +44,40 @@ class LoadedModel:
     @property
     def max_length(self) -> int | None:
         """The longest sequence that the model has positions for; None where it states none."""
-        return getattr(self.model.config, "max_position_embeddings", None)
+        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+
+    @property
+    def steady_length(self) -> int | None:
+        """The longest sequence whose states do not depend on its length; None where none do."""
+        return steady_length(self.model.config)
+
+
+def steady_length(config: Any) -> int | None:
+    """Return up to which length a model's rotary frequencies are the same for every sequence.
+
+    Phi-3's LongRoPE (arXiv 2402.13753) takes other frequencies for all tokens, the first ones too, as
+    soon as a sequence, or the padded batch around it, is longer than the length of its first
+    training. Dynamic NTK scaling does so past `max_position_embeddings`, where contexts end anyway.
+
+    Args:
+        config: a transformers configuration.
+
+    Returns:
+        The length in tokens; None where the model's whole context is steady.
+    """
+    text = config.get_text_config()
+    found = getattr(text, "rope_parameters", None) or {}
+    # One set of parameters, or one a type of layer.
+    sets = [found] if "rope_type" in found else [p for p in found.values() if isinstance(p, dict)]
+    steady = [
+        parameters.get("original_max_position_embeddings")
+        or getattr(text, "original_max_position_embeddings", None)
+        for parameters in sets
+        if parameters.get("rope_type") == "longrope"
+    ]
+    known = [length for length in steady if length]
+    room = getattr(text, "max_position_embeddings", None)
+    return min(known) if known and (room is None or min(known) < room) else None
 
 
 def short_name(name: str) -> str:

@@ -307,6 +307,15 @@ def check_belongs(run: Run, loaded: LoadedModel) -> None:
     check_ids_fit(run.rollouts, loaded.tokenizer, run.path / "rollouts.parquet", limit=20)
 
 
+def check_readable(loaded: LoadedModel, config: ExtractionConfig | None = None) -> None:
+    """Refuse a model whose states cannot be read, before anything is sampled from it.
+
+    Raises:
+        GeomrlError: the model disagrees with itself, or a layer that is asked for cannot be read.
+    """
+    ModelProbe(loaded).layers((config or ExtractionConfig()).layers)
+
+
 def _loaded(model: str | LoadedModel, options: ModelOptions | None) -> LoadedModel:
     return model if isinstance(model, LoadedModel) else (options or ModelOptions()).load(model)
 

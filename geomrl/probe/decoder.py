@@ -23,6 +23,11 @@ class Decoder:
     n_layers: int
 
     @property
+    def stack(self) -> str:
+        """The path of the module that holds the layers; its output is the "final" state."""
+        return self.layers.rpartition(".")[0]
+
+    @property
     def layer_names(self) -> tuple[str, ...]:
         """Return all layer names in the order of the forward: "0", "1" .. "L", "final"."""
         return (*(str(i) for i in range(self.n_layers + 1)), FINAL)
@@ -31,14 +36,16 @@ class Decoder:
 def find_decoder(module: nn.Module) -> Decoder:
     """Find the stack of decoder layers and the norm behind it inside `module`.
 
-    The stack is the longest list of modules of one class that has a norm beside it.
+    The stack is the longest list of modules that has a norm beside it. Its layers may be of several
+    classes (Jamba's attention and Mamba layers); that they run once each and in order is for
+    `self_check` to see.
 
     Raises:
         GeomrlError: there is none, or more than one of that length.
     """
     found: list[Decoder] = []
     for path, child in module.named_modules():
-        if not isinstance(child, nn.ModuleList) or len({type(layer) for layer in child}) != 1:
+        if not isinstance(child, nn.ModuleList):
             continue
         parent_path, _, name = path.rpartition(".")
         siblings = [key for key, _ in module.get_submodule(parent_path).named_children()]
@@ -78,18 +85,22 @@ def next_token_logits(
 ) -> Float[Tensor, "rows vocabulary"]:
     """Apply the LM head to "final" states, with the scaling that some architectures add after it.
 
-    Gemma 2 caps logits by a tanh, Granite divides them, Cohere multiplies them.
+    Granite divides logits; Cohere and Falcon-H1 multiply them; Gemma 2, RecurrentGemma and xLSTM cap
+    them by a tanh. What another architecture may do is for `self_check` to notice.
     """
-    config = model.config
+    config = model.config.get_text_config()
     logits = model.get_output_embeddings()(states)
     if logits.dtype != torch.float64:
         logits = logits.float()
     if scale := getattr(config, "logits_scaling", None):
         logits = logits / scale
-    if scale := getattr(config, "logit_scale", None):
-        logits = logits * scale
-    if cap := getattr(config, "final_logit_softcapping", None):
-        logits = cap * torch.tanh(logits / cap)
+    # MPT's configuration has a logit_scale that its model does not apply: Cohere's model keeps its own.
+    for scale in (getattr(model, "logit_scale", None), getattr(config, "lm_head_multiplier", None)):
+        if scale is not None:
+            logits = logits * scale
+    for name in ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap"):
+        if cap := getattr(config, name, None):
+            logits = cap * torch.tanh(logits / cap)
     return logits
 
 

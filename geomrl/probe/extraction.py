@@ -16,8 +16,9 @@ from geomrl.errors import GeomrlError
 from geomrl.files import text_hash
 from geomrl.models import LoadedModel
 from geomrl.probe.anchors import DEFAULT_ANCHORS, Anchor, check_anchor, find_anchors
-from geomrl.probe.decoder import FINAL, layer_name, next_token_logits, score_next
+from geomrl.probe.decoder import FINAL, layer_name, score_next
 from geomrl.probe.extractor import Extractor, Rows
+from geomrl.probe.self_check import check_reading, refuse_unreadable
 from geomrl.probe.store import INTEGER_COLUMNS, ROW_SCHEMA, StateStore, StoreSettings
 from geomrl.probe.token_bytes import TokenBytes
 from geomrl.rollout.transformers_engine import stop_ids
@@ -61,8 +62,7 @@ class ModelProbe:
     """A loaded model with what reading it needs: extractor, head and tokenizer's byte view.
 
     Raises:
-        GeomrlError: no decoder stack is found, or the head on single rows does not give the model's
-            own logits (an architecture that scales them in a way geomrl does not know).
+        GeomrlError: no decoder stack is found, or the model disagrees with itself (`self_check`).
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
@@ -70,7 +70,7 @@ class ModelProbe:
         self.extractor = Extractor(loaded.model.base_model)
         self.tokens = TokenBytes(loaded.tokenizer)
         self.stop_ids = stop_ids(loaded.model, loaded.tokenizer)
-        self._check_head()
+        self.unreadable = check_reading(loaded, self.extractor)
 
     @property
     def hidden_size(self) -> int:
@@ -78,26 +78,16 @@ class ModelProbe:
         return self.loaded.model.get_output_embeddings().weight.shape[1]
 
     def layers(self, wanted: Sequence[str | int] | None) -> tuple[str, ...]:
-        """Return layer names in forward order; all of them where none are named."""
+        """Return layer names in forward order; all of them where none are named.
+
+        Raises:
+            GeomrlError: a layer is unknown, or cannot be read in this architecture.
+        """
         n_layers = self.extractor.decoder.n_layers
         names = {layer_name(layer, n_layers) for layer in wanted or self.extractor.layer_names}
-        return tuple(name for name in self.extractor.layer_names if name in names)
-
-    @torch.inference_mode()
-    def _check_head(self) -> None:
-        ids = torch.arange(3, device=self.loaded.device)[None]
-        rows = Rows(torch.zeros(1, dtype=torch.long), torch.tensor([2]))
-        inputs = {"input_ids": ids, "use_cache": False}
-        final = self.extractor.read(inputs, rows, [FINAL]).states[FINAL]
-        ours = next_token_logits(self.loaded.model, final)[0]
-        theirs = self.loaded.model(**inputs).logits[0, 2].float()
-        scale = theirs.abs().max().clamp(min=1e-6)
-        # Non-finite logits are left to the reading itself, which can name the rollout and layer.
-        if torch.isfinite(theirs).all() and (ours - theirs).abs().max() > 0.02 * scale:
-            raise GeomrlError(
-                f"{self.loaded.name}: its LM head on a 'final' state does not give the model's own "
-                "logits, so next-token figures would be wrong; please report this architecture"
-            )
+        ordered = tuple(name for name in self.extractor.layer_names if name in names)
+        refuse_unreadable(self.loaded.name, ordered, self.unreadable)
+        return ordered
 
     def locate(
         self, rollouts: pd.DataFrame, marker: Marker, anchors: Sequence[str]
@@ -112,9 +102,12 @@ class ModelProbe:
             self.tokens, response, marker, names, stop_ids=self.stop_ids, answer=answer
         )
         room = (self.loaded.max_length or 2**31) - len(prompt)
+        steady = (self.loaded.steady_length or 2**31) - len(prompt)
         anchors = [
             Anchor(a.name, None, "beyond_the_models_context")
             if a.token_index is not None and a.token_index >= room
+            else Anchor(a.name, None, "beyond_the_steady_length")
+            if a.token_index is not None and a.token_index >= steady
             else Anchor(a.name, None, "no_prompt")
             if a.token_index == -1 and not prompt
             else a

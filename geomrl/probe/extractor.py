@@ -72,7 +72,8 @@ class Extractor:
         self._call = call
         self._traced = _nnsight().NNsight(module)
         self._layers = self._traced.get(self.decoder.layers)
-        self._norm = self._traced.get(self.decoder.norm)
+        stack = self.decoder.stack
+        self._stack = self._traced.get(stack) if stack else self._traced
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -104,7 +105,7 @@ class Extractor:
             GeomrlError: a layer is unknown.
         """
         wanted = {layer_name(layer, self.decoder.n_layers) for layer in layers}
-        n_layers, layer_list, norm = self.decoder.n_layers, self._layers, self._norm
+        n_layers, layer_list, stack = self.decoder.n_layers, self._layers, self._stack
         sequence, position = rows.sequence, rows.position
         # Plain names: the trace's body is run elsewhere, where narrowing types is of no use.
         written = layer_name(write.layer, n_layers) if write else None
@@ -124,23 +125,33 @@ class Extractor:
             for index in range(n_layers):
                 name = str(index + 1)
                 if written == name:
-                    layer_list[index].output[target.sequence, target.position] = values
+                    state = first_output(layer_list[index].output)
+                    state[target.sequence, target.position] = values
                 if name in wanted:
-                    states[name] = layer_list[index].output[sequence, position].save()
+                    state = first_output(layer_list[index].output)
+                    states[name] = state[sequence, position].save()
                     if gradients:
-                        whole[name] = layer_list[index].output.save()
+                        whole[name] = state.save()
+            # The norm itself may run more than once (NanoChat's); what the stack returns is its last.
             if written == FINAL:
-                norm.output[target.sequence, target.position] = values
+                state = first_output(stack.output)
+                state[target.sequence, target.position] = values
             if FINAL in wanted:
-                states[FINAL] = norm.output[sequence, position].save()
+                state = first_output(stack.output)
+                states[FINAL] = state[sequence, position].save()
                 if gradients:
-                    whole[FINAL] = norm.output.save()
+                    whole[FINAL] = state.save()
             output = self._traced.output.save()
         kept: dict[str, Tensor] = {}
         for name, tensor in whole.items():
             tensor.register_hook(partial(_keep_rows, kept, name, rows))
         ordered = {name: states[name] for name in self.layer_names if name in states}
         return Reading(ordered, output, kept)
+
+
+def first_output(output: Any) -> Any:
+    """Return a module's state: its output, or the first part where it returns several."""
+    return output if isinstance(output, Tensor) else output[0]
 
 
 def _keep_rows(into: dict[str, Tensor], name: str, rows: Rows, gradient: Tensor) -> None:

@@ -112,6 +112,10 @@ def _trial(
     prompt = list(row["prompt_ids"])
     if where > before or where + len(prompt) < 0:
         return None  # behind the answer's start there is no effect on its first token
+    loaded = probe.loaded
+    room = min(loaded.max_length or 2**31, loaded.steady_length or 2**31)
+    if len(prompt) + last + 1 > room:
+        return None
     start = len(prompt) + before + 1
     return Trial(
         row["rollout_id"], problem, row["verdict"] == "correct",

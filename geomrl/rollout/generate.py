@@ -134,7 +134,7 @@ def _plan(
             system=config.system,
             thinking=config.thinking,
         )
-        _check_prompt(loaded, problem, prompt.ids)
+        _check_prompt(loaded, problem, prompt.ids, config.sampling.max_tokens)
         for sample in range(config.n):
             seed = derive_seed(
                 config.seed, "rollout", problem.benchmark, problem.problem_id, sample
@@ -161,7 +161,9 @@ def _plan(
     return planned
 
 
-def _check_prompt(loaded: LoadedModel, problem: Problem, ids: Sequence[int]) -> None:
+def _check_prompt(
+    loaded: LoadedModel, problem: Problem, ids: Sequence[int], max_tokens: int
+) -> None:
     where = f"problem {problem.problem_id} of {problem.benchmark}"
     if not ids:
         raise GeomrlError(
@@ -172,6 +174,14 @@ def _check_prompt(loaded: LoadedModel, problem: Problem, ids: Sequence[int]) -> 
         raise GeomrlError(
             f"{where}: its prompt has {len(ids)} tokens, {loaded.name} takes {longest} in all; leave "
             "the problem out or use a model with a longer context"
+        )
+    steady = loaded.steady_length
+    if steady is not None and len(ids) + max_tokens > steady:
+        raise GeomrlError(
+            f"{where}: prompt and response may have {len(ids)} + {max_tokens} tokens, but beyond {steady} "
+            f"{loaded.name} takes other rotary frequencies (LongRoPE) for the whole batch, so a "
+            f"rollout would depend on its neighbours; sample at most {max(steady - len(ids), 0)} tokens "
+            "(--max-tokens) or use a model with one set of frequencies"
         )
 
 

@@ -191,7 +191,10 @@ def _check_layers(config: TrainConfig, model_config: Any) -> None:
 
 
 def _check_context(config: TrainConfig, model_config: Any) -> None:
+    from geomrl.models import steady_length
+
     room = getattr(model_config.get_text_config(), "max_position_embeddings", None)
+    steady = steady_length(model_config)
     if room is None:
         return
     prompt = config.data.max_prompt_tokens
@@ -203,6 +206,13 @@ def _check_context(config: TrainConfig, model_config: Any) -> None:
             raise GeomrlError(
                 f"data.max_prompt_tokens {prompt} + {key} {response} = {prompt + response} tokens, but"
                 f" {config.model.name} has positions for {room}: lower one of them"
+            )
+        if steady is not None and prompt + response > steady:
+            raise GeomrlError(
+                f"data.max_prompt_tokens {prompt} + {key} {response} = {prompt + response} tokens, but"
+                f" beyond {steady} {config.model.name} takes other rotary frequencies (LongRoPE) for a"
+                " whole batch, so that a rollout's gradient would depend on its micro-batch: lower one"
+                " of them, or train a model with one set of frequencies"
             )
 
 
