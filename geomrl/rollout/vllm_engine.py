@@ -29,6 +29,7 @@ from transformers import AutoConfig, GenerationConfig
 from transformers.utils import cached_file
 
 from geomrl.errors import GeomrlError, MissingExtra
+from geomrl.files import read_json
 from geomrl.models import load_tokenizer, resolve_model
 from geomrl.rollout.engine import Completion, Request, Sampling
 from geomrl.rollout.transformers_engine import end_ids
@@ -369,9 +370,11 @@ def _check_head_size(model: str, trust_remote_code: bool) -> None:
 
 
 def checkpoint_shapes(model: str) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape of every weight in a checkpoint's safetensors files, reading no weight.
+    """Return name -> shape of every weight of a checkpoint in safetensors, reading no weight.
 
-    Rotary tables, which old checkpoints hold, are no weights and are left out.
+    Its files are those that transformers reads: the ones that the index names, or `model.safetensors`.
+    Others beside them (Mistral's `consolidated.safetensors`) repeat the weights. Rotary tables, which
+    old checkpoints hold, are no weights and are left out.
 
     Raises:
         GeomrlError: there are none.
@@ -380,7 +383,7 @@ def checkpoint_shapes(model: str) -> dict[str, tuple[int, ...]]:
     if not folder.is_dir():
         folder = Path(str(cached_file(model, "config.json"))).parent
     shapes: dict[str, tuple[int, ...]] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in _weight_files(folder):
         with safe_open(file, framework="pt") as weights:
             for name in weights.keys():  # noqa: SIM118  it is no dictionary
                 if ".rotary_emb." not in name:
@@ -391,6 +394,14 @@ def checkpoint_shapes(model: str) -> dict[str, tuple[int, ...]]:
             "model with save_pretrained first"
         )
     return shapes
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+    single = folder / "model.safetensors"
+    return [single] if single.exists() else []
 
 
 def _stop_ids(model: str, config: Any, tokenizer: Any) -> frozenset[int]:

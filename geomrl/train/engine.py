@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from geomrl.errors import GeomrlError, MissingExtra
-from geomrl.train.world import World
+from geomrl.train.world import PATIENCE, World
 
 if TYPE_CHECKING:
     from geomrl.train.config import TrainConfig
@@ -79,7 +80,7 @@ class DeepSpeedEngine:
         world: World,
         optimiser: Callable[[list[nn.Parameter]], torch.optim.Optimizer] | None = None,
     ) -> None:
-        deepspeed = import_deepspeed()
+        deepspeed = join_deepspeed()
         weights = [weight for weight in policy.parameters() if weight.requires_grad]
         make = optimiser or (lambda found: adamw(found, config))
         self.world = world
@@ -91,6 +92,10 @@ class DeepSpeedEngine:
         self._norm: float | None = None
         if config.deepspeed.zero == 0:
             self._keep_norm()
+        if _sums_by_attribute(config):
+            zero = self.raw.optimizer
+            zero.gradient_accumulation_dtype = torch.float32
+            zero.use_separate_grad_accum = zero.use_grad_accum_attribute = True
 
     def _keep_norm(self) -> None:
         """Take the gradient's norm between reduction and clipping: ZeRO-0 keeps none itself."""
@@ -152,8 +157,21 @@ def deepspeed_json(config: TrainConfig, world: World) -> dict[str, Any]:
         "zero_force_ds_cpu_optimizer": False,
         "steps_per_print": 10**9,
         "bf16": {"enabled": config.model.dtype == "bfloat16"},
+        # Summed over many micro-batches in bfloat16, gradients would be percents off.
+        "data_types": {"grad_accum_dtype": "fp32"},
     }
+    if _sums_by_attribute(config):
+        # Not fp32, for which DeepSpeed would take another optimiser, whose checkpoints are others and
+        # which prints; the ranks' sum is taken once an update and may be exact.
+        settings |= {"data_types": {"grad_accum_dtype": "bf16"}, "communication_data_type": "fp32"}
     return _merged(settings, chosen.extra)
+
+
+def _sums_by_attribute(config: TrainConfig) -> bool:
+    """Say whether float32 sums of gradients must be asked of DeepSpeed's ZeRO-1 optimiser itself."""
+    chosen = config.deepspeed
+    plain = chosen.zero == 1 and not chosen.offload_optimiser and "data_types" not in chosen.extra
+    return plain and config.model.dtype == "bfloat16"
 
 
 def _merged(base: dict[str, Any], extra: dict[str, Any]) -> dict[str, Any]:
@@ -180,6 +198,8 @@ def import_deepspeed() -> Any:
         raise MissingExtra("deepspeed", "train", "training") from error
     from deepspeed.utils import logger
 
+    # Of torch about DeepSpeed's calls, once a collective: not for users.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\..* is deprecated", FutureWarning)
     logger.setLevel(logging.ERROR)
     version = tuple(int(part) for part in deepspeed.__version__.split("+")[0].split(".")[:3])
     if version < _NEEDS:
@@ -193,13 +213,29 @@ def import_deepspeed() -> Any:
     return deepspeed
 
 
+def join_deepspeed() -> Any:
+    """Import DeepSpeed and let it take over the process group that geomrl has joined.
+
+    Before that DeepSpeed counts one rank, whatever the group's size. Its own copy of the group waits
+    as long as ours: by itself it has torch's default, which is shorter than another rank's generation.
+
+    Raises:
+        MissingExtra, GeomrlError: as `import_deepspeed`.
+    """
+    deepspeed = import_deepspeed()
+    deepspeed.init_distributed(verbose=False)
+    copy = deepspeed.utils.groups._get_data_parallel_group()
+    torch.distributed.distributed_c10d._set_pg_timeout(PATIENCE, copy)
+    return deepspeed
+
+
 @contextmanager
 def partitioned_loading(config: TrainConfig, world: World) -> Iterator[None]:
     """Under ZeRO-3, let transformers split the weights over the ranks while it reads them."""
     if config.deepspeed.zero < 3:
         yield
         return
-    import_deepspeed()
+    join_deepspeed()
     from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
     held = HfDeepSpeedConfig(deepspeed_json(config, world))  # noqa: F841  alive while loading

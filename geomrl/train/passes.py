@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from geomrl.probe.extractor import Extractor, Rows
 from geomrl.train.batch import Sample
@@ -139,8 +140,10 @@ def stack_states(
 
 
 def _joined(engine: Runner, mine: Mapping[int, T]) -> dict[int, T]:
+    """Return all ranks' tensors; each is copied first, since a view is sent with its whole storage."""
+    own = {key: tree_map(torch.clone, value) for key, value in mine.items()}
     found: dict[int, T] = {}
-    for part in engine.world.gather(dict(mine)):
+    for part in engine.world.gather(own):
         found |= part
     return found
 

@@ -15,7 +15,8 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
-_PATIENCE = timedelta(hours=2)  # a rank may wait for another's longest generation
+PATIENCE = timedelta(hours=2)
+"""How long a rank waits for the others: one may generate far longer than another."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +92,12 @@ def join_world() -> Iterator[World]:
         if made:
             backend = "nccl" if cuda else "gloo"
             if "RANK" in os.environ:
-                dist.init_process_group(backend, timeout=_PATIENCE)
+                dist.init_process_group(backend, timeout=PATIENCE)
             else:
                 # A file instead of a port: several runs on one machine never meet.
                 store = f"file://{Path(folder) / 'store'}"
                 dist.init_process_group(backend, init_method=store, rank=0, world_size=1)
-        objects = dist.new_group(backend="gloo", timeout=_PATIENCE) if cuda else None
+        objects = dist.new_group(backend="gloo", timeout=PATIENCE) if cuda else None
         try:
             yield World(dist.get_rank(), dist.get_world_size(), device, objects)
         finally:
