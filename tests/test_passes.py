@@ -1,7 +1,9 @@
 """Passes without gradient: each rollout gets what it would get alone, in the rollouts' order."""
 
+import pickle
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -165,3 +167,27 @@ def test_neighbouring_positions_differ(engine, samples):
             repeated = torch.tensor(ids_of(sample))[1:] == torch.tensor(ids_of(sample))[:-1]
             distance = (state[1:] - state[:-1]).norm(dim=-1)
             assert distance[~repeated].min() > 1e-2
+
+
+class WeighingWorld(World):
+    """One rank that notes how many bytes it would send to the others."""
+
+    sent: ClassVar[list[int]] = []
+
+    def gather(self, value):
+        self.sent.append(len(pickle.dumps(value)))
+        return [value]
+
+
+def test_ranks_send_their_rows_and_not_the_arrays_they_were_cut_from(samples):
+    engine = PlainEngine(build_policy(), WeighingWorld(0, 1, torch.device("cpu")))
+    many = [replace(sample, sample=n) for n in range(5) for sample in samples]
+    score(engine, many, budget=2**20)
+    read_states(
+        engine, plain_extractor(engine), [ids_of(s) for s in many], [[1]] * len(many), ["2"],
+        budget=2**20,
+    )  # fmt: skip
+    logprobs, _, states = engine.world.sent
+    around = 600 * len(many)  # of each tensor
+    assert logprobs < 4 * sum(len(sample.response_ids) for sample in many) + around
+    assert states < 4 * 32 * len(many) + around

@@ -250,6 +250,39 @@ def test_the_named_training_set_is_deduplicated(tmp_path, caplog):
     assert len(load_problems(path)) == 5  # a file of one's own is taken as it is
 
 
+def test_a_training_set_may_repeat_its_ids_with_its_rows(tmp_path, caplog, monkeypatch):
+    def row(number, gold, wrapped=True):
+        text = f"What is {number}?"
+        if wrapped:
+            text = (
+                "Solve the following math problem step by step. Put the answer last.\n\n" + text
+                + '\n\nRemember to put your answer on its own line after "Answer:".'
+            )  # fmt: skip
+        return {
+            "prompt": [{"role": "user", "content": text}],
+            "reward_model": {"ground_truth": gold, "style": "rule"},
+            "extra_info": {"index": f"uuid-{number}"},
+        }
+
+    # Each row is there three times; the second problem also with another answer, the third also
+    # without the wrapper.
+    rows = [*3 * [row(0, "0"), row(1, "1"), row(2, "2")], row(1, "11"), row(2, "2", wrapped=False)]
+    path = tmp_path / "dapo.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    problems = load_problems(f"dapo17k={path}")
+    assert [(p.problem_id, p.gold) for p in problems] == [("uuid-0", "0"), ("uuid-2", "2")]
+    told = "11 problems; 8 repeat the text of another; 1 texts have contradictory answers"
+    assert [told in r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [True]
+    # The hub's rows go the same way.
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *names, **options: rows)
+    assert load_problems("dapo17k") == problems
+    # Two problems that share an id could not be told apart.
+    pd.DataFrame([row(0, "0"), row(1, "1") | {"extra_info": {"index": "uuid-0"}}]).to_parquet(path)
+    with pytest.raises(GeomrlError, match=r"the id 'uuid-0' belongs to two problems"):
+        load_problems(f"dapo17k={path}")
+
+
 def test_contamination_is_found():
     text = "Let a and b be positive integers such that a plus b equals ten; find the largest ab."
     held_out = [problem(0, text, benchmark="aime"), problem(1, "What is 1?", benchmark="aime")]

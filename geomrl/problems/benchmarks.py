@@ -12,7 +12,7 @@ from typing import Any
 
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.problems.problem import Problem
-from geomrl.problems.rows import problems_of, read_problems
+from geomrl.problems.rows import file_rows, problems_of
 from geomrl.problems.training_data import deduplicate
 
 _logger = logging.getLogger("geomrl")
@@ -96,19 +96,17 @@ def load_benchmark(
     """Load a named benchmark, from the hub or from a local copy, and check its size.
 
     Raises:
-        GeomrlError: `datasets` is missing, the hub cannot be reached, or the size is wrong.
+        GeomrlError: `datasets` is missing, the hub cannot be reached, the size is wrong, or two
+            problems of a training set share an id.
     """
     benchmark = BENCHMARKS[name]
     source = str(path) if path else f"hub dataset {benchmark.hub_id}"
-    problems = (
-        read_problems(path, name, columns)
-        if path
-        else problems_of(_hub_rows(benchmark), name, source, benchmark.columns)
-    )
+    rows = file_rows(path) if path else _hub_rows(benchmark)
+    named = columns if path else benchmark.columns
     if benchmark.count is None:
-        problems, report = deduplicate(problems)
-        _logger.info("%s: %s", source, report)
-    elif len(problems) != benchmark.count:
+        return _training_set(problems_of(rows, name, source, named, repeats=True), source)
+    problems = problems_of(rows, name, source, named)
+    if len(problems) != benchmark.count:
         hint = f" ({benchmark.hint})" if benchmark.hint else ""
         raise GeomrlError(
             f"{source} holds {len(problems)} problems, but {name} has {benchmark.count}, and scores"
@@ -116,6 +114,27 @@ def load_benchmark(
             " mean a different set"
         )
     return [_mark_fault(problem) for problem in problems] if name == "olympiadbench" else problems
+
+
+def _training_set(problems: list[Problem], source: str) -> list[Problem]:
+    """Keep one problem of each text, and say what was dropped: aloud where answers contradict.
+
+    Raises:
+        GeomrlError: two different problems share an id.
+    """
+    kept, report = deduplicate(problems)
+    level = logging.WARNING if report.contradictory_groups else logging.INFO
+    _logger.log(level, "%s: %s", source, report)
+    owners: dict[str, Problem] = {}
+    for problem in kept:
+        other = owners.setdefault(problem.problem_id, problem)
+        if other is not problem:
+            raise GeomrlError(
+                f"{source}: the id '{problem.problem_id}' belongs to two problems"
+                f" ('{other.statement[:60]}' and '{problem.statement[:60]}'), and their rollouts could"
+                " not be told apart; map `id` to another column"
+            )
+    return kept
 
 
 def _hub_rows(benchmark: Benchmark) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -133,13 +152,7 @@ def _hub_rows(benchmark: Benchmark) -> Iterator[tuple[str, dict[str, Any]]]:
             f" ({cause[0][:200]}); check the network, or download it elsewhere and pass"
             f" '{benchmark.name}=FILE' with a .jsonl or .parquet file"
         ) from error
-    seen: set[str] = set()
     for number, row in enumerate(rows):
-        # Training sets repeat their rows; what is read once needs no second look.
-        key = str(row.get(benchmark.columns["statement"])) if benchmark.count is None else ""
-        if key and key in seen:
-            continue
-        seen.add(key)
         yield f"{benchmark.hub_id}, row {number}", dict(row)
 
 

@@ -51,10 +51,18 @@ def read_problems(
         GeomrlError: the file is missing, torn or empty; a column is missing; an answer is empty;
             or an id occurs twice. The message names the file and the line.
     """
+    return problems_of(file_rows(path), benchmark, str(path), columns)
+
+
+def file_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Return an iterator over the ("FILE, row N", row) of a `.jsonl` or `.parquet` file.
+
+    Raises:
+        GeomrlError: there is no such file, or (while it is read) it is torn.
+    """
     if not path.exists():
         raise GeomrlError(f"{path}: no such file; check the path")
-    rows = read_json_lines(path) if path.suffix == ".jsonl" else _parquet_rows(path)
-    return problems_of(rows, benchmark, str(path), columns)
+    return read_json_lines(path) if path.suffix == ".jsonl" else _parquet_rows(path)
 
 
 def problems_of(
@@ -62,13 +70,26 @@ def problems_of(
     benchmark: str,
     source: str,
     columns: Mapping[str, str] | None = None,
+    *,
+    repeats: bool = False,
 ) -> list[Problem]:
-    """Turn (place, row) pairs into problems; `place` names the row in error messages."""
+    """Turn (place, row) pairs into problems; `place` names the row in error messages.
+
+    With `repeats`, for training sets that hold their rows many times, a row whose statement and
+    answer stand in an earlier one gives that one's problem again, and ids may occur twice.
+    """
+    known: dict[tuple[str, str], Problem] = {}
     problems: list[Problem] = []
     places: dict[str, str] = {}
     names: dict[str, str] | None = None
     for place, row in rows:
         names = names or _resolve_columns(row, columns or {}, place)
+        if repeats:
+            cells = (str(_look_up(row, names["statement"])), str(_look_up(row, names["gold"])))
+            if cells not in known:
+                known[cells] = _problem_of(row, names, benchmark, place, number=len(problems))
+            problems.append(known[cells])
+            continue
         problem = _problem_of(row, names, benchmark, place, number=len(problems))
         if problem.problem_id in places:
             raise GeomrlError(

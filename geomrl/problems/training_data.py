@@ -54,8 +54,12 @@ def deduplicate(problems: Sequence[Problem]) -> tuple[list[Problem], Deduplicati
     Texts are compared without white space. Case counts, since it can tell variables apart.
     """
     groups: dict[str, list[Problem]] = defaultdict(list)
+    keys: dict[str, str] = {}  # a set may hold each text a hundred times
     for problem in problems:
-        groups[_text_key(problem.statement)].append(problem)
+        text = problem.statement
+        if text not in keys:
+            keys[text] = _text_key(text)
+        groups[keys[text]].append(problem)
     consistent = [group for group in groups.values() if len({p.gold for p in group}) == 1]
     report = Deduplication(
         rows=len(problems),
