@@ -31,6 +31,7 @@ from geomrl.probe.spectrum import matched_spectra, residual_share
 from geomrl.stats.permutation import max_statistic_p
 
 CONTEXT = ("policy", "encoder", "step", "benchmark")
+_PLURALS = dict(zip(CONTEXT, ("policies", "encoders", "steps", "benchmarks"), strict=True))
 COLUMNS = (
     *CONTEXT, "layer", "anchor", "measure", "cell", "space", "weighting", "value", "low", "high",
     "p", "n_problems", "n_pairs", "n_boot", "seed",
@@ -131,7 +132,18 @@ def headline(
     the cells, the floor among them, then the matched contrasts, weighted by problem. Falls back on
     the last layer and the first anchor of the table where the named ones are not in it; the frame
     has them in `attrs`.
+
+    Raises:
+        GeomrlError: the table holds several benchmarks, encoders, policies or steps, each with cells
+            of its own.
     """
+    for column in CONTEXT:
+        several = table[column].dropna().astype(str).unique() if column in table else []
+        if len(several) > 1:
+            raise GeomrlError(
+                f"similarity table of {len(several)} {_PLURALS[column]} ({', '.join(several[:4])}): a "
+                f"headline is of one, so choose it: table[table['{column}'] == '{several[0]}']"
+            )
     layer = layer if layer in set(table["layer"]) else str(table["layer"].iloc[-1])
     anchor = anchor if anchor in set(table["anchor"]) else str(table["anchor"].iloc[0])
     rows = table[

@@ -28,6 +28,8 @@ FEW = 10
 """Below this many clusters (or mixed problems) intervals come with a warning."""
 _TAILS = (0.025, 0.975)
 _ALL_EQUAL = "all problems have the same value: no spread to make an interval from"
+_AT_AN_END = "all problems have the same value: Wilson's interval of as many draws as problems"
+_SHARES = (0.0, 1.0)  # bounds of what a problem can have none or all of
 _Map = Callable[[Any], Any]  # elementwise, on a float or an array
 _ZERO = 1e-9  # spreads below this share of the values' scale are rounding
 _FLAT = 1e-6  # a draw's standard error is a root of a difference, or of float32 sums: coarser
@@ -62,7 +64,9 @@ def mean_interval(
 
     With `bounds` the interval is made on the variance-stabilised (arcsine) scale, where the spread
     of a bounded mean no longer depends on the mean, never leaves them, and is never wider than
-    Wilson's: give (0, 1) for pass@k and (-1, 1) for cosines.
+    Wilson's: give (0, 1) for pass@k and (-1, 1) for cosines. Where no problem or every problem is
+    solved, so that all values lie on one end of (0, 1), there is no spread to resample and the
+    interval is Wilson's, with n the number of problems and `n_boot` 0.
 
     Args:
         values: one per problem, finite.
@@ -78,6 +82,8 @@ def mean_interval(
     _check(values, bounds)
     n = len(values)
     value = float(values.mean()) if n else float("nan")
+    if n > 1 and _at_an_end(values, bounds):
+        return _wilson_interval(value, n, n, seed)
     scale = bounds[1] - bounds[0] if bounds else abs(value)
     reason = _no_interval(n, float(np.ptp(values)) if n else 0.0, scale)
     if reason:
@@ -108,7 +114,9 @@ def mean_of_means_interval(
     is the sum of the strata's, sum_b var_b / (n_b B^2). One stratum gives `mean_interval`.
 
     A stratum without spread adds no variance, though it is not known without error: `warning` says
-    so. `n_clusters` counts the problems of all strata.
+    so. Where every value of every stratum lies on the same end of (0, 1), the interval is Wilson's of
+    the n that a mean of so many values would need to vary as this one can: B^2 / sum_b 1 / n_b.
+    `n_clusters` counts the problems of all strata.
 
     Args:
         strata: one array of values a stratum.
@@ -129,6 +137,9 @@ def mean_of_means_interval(
         _check(part, bounds)
     means = np.array([part.mean() for part in parts])
     value, n, b = float(means.mean()), sum(map(len, parts)), len(parts)
+    if min(map(len, parts)) > 1 and _at_an_end(np.concatenate(parts), bounds):
+        alike = _equivalent_size(means, [len(part) for part in parts], bounds)
+        return _wilson_interval(value, n, alike, seed)
     spreads = [float(np.ptp(part)) for part in parts]
     scale = bounds[1] - bounds[0] if bounds else float(np.abs(means).max())
     reason = _no_interval(min(map(len, parts)), max(spreads), scale)
@@ -300,6 +311,19 @@ def _bootstrap_t(
         widest_low, widest_high = _wilson(value, bounds, n * share)
         low, high = max(low, widest_low), min(high, widest_high)
     return low, high, weak
+
+
+def _at_an_end(values: Float[np.ndarray, " clusters"], bounds: tuple[float, float] | None) -> bool:
+    """Say whether these are shares of which all are 0, or all are 1."""
+    return bounds == _SHARES and any(bool((np.abs(values - end) <= _ZERO).all()) for end in bounds)
+
+
+def _wilson_interval(value: float, n_clusters: int, n: float, seed: int) -> Interval:
+    low, high = _wilson(value, _SHARES, n)
+    # At an end the limit there is the end itself; rounding must not put it beyond the value.
+    low, high = max(0.0, min(low, value)), min(1.0, max(high, value))
+    warning = "; ".join([_AT_AN_END, *([_few(n_clusters)] if n_clusters < FEW else [])])
+    return Interval(value, low, high, n_clusters, 0, seed, warning)
 
 
 def _wilson(value: float, bounds: tuple[float, float], n: float) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from geomrl.errors import GeomrlError
 from geomrl.files import write_json
 from geomrl.probe.cells import pair_cosines
-from geomrl.stats.intervals import mean_interval
+from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.viz import (
     contrasts,
     distributions,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from geomrl.run import Run
 
 MOST_PAIRS = 50_000
+N_BOOT = 2000  # of a run without a summary
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class _Scene:
     anchor: str
     seed: int
     umap: bool
+    draws: dict[str, int]  # seed and n_boot of the run's summary
 
     @property
     def place(self) -> str:
@@ -76,6 +78,14 @@ class _Scene:
 
 def _methods(draws: int) -> str:
     return f"95 % bootstrap-t intervals by problem ({draws:,} draws)"
+
+
+def _methods_of(mean: Interval) -> str:
+    if mean.n_boot:
+        return _methods(mean.n_boot)
+    if np.isfinite(mean.low):
+        return "95 % Wilson interval by problem"
+    return f"no interval: {mean.warning}"
 
 
 def layer_words(layer: str) -> str:
@@ -181,20 +191,27 @@ def _scene(run: Run, benchmark: str, layer: str, anchor: str, seed: int, umap: b
     source = theme.Source(policy, encoder, seed, benchmark)
     return _Scene(
         rollouts, table, rows[here].reset_index(drop=True), states[here], source, layer, anchor,
-        seed, umap,
+        seed, umap, _summary_draws(run, seed),
     )  # fmt: skip
+
+
+def _summary_draws(run: Run, seed: int) -> dict[str, int]:
+    """Return seed and draws of the summary's intervals, so that a picture shows the same figure."""
+    if not (Path(run.path) / "summary.json").exists():
+        return {"seed": seed, "n_boot": N_BOOT}
+    return {name: int(run.summary[name]) for name in ("seed", "n_boot")}
 
 
 def _pass_rate(name: str, scene: _Scene) -> Picture | Skipped:
     rates = verdicts.pass_rates(scene.rollouts)
-    mean = mean_interval(  # the label and the draws of the run's summary: one figure, not two
+    mean = mean_interval(  # label, seed and draws of the run's summary: one figure, not two
         rates["pass_rate"].to_numpy(),
-        seed=scene.seed,
         label=f"{scene.source.benchmark}/pass@1",
         bounds=(0.0, 1.0),
+        **scene.draws,
     )
     histogram = verdicts.pass_rate_histogram(rates, mean)
-    methods = _methods(mean.n_boot) if mean.n_boot else f"no interval: {mean.warning}"
+    methods = _methods_of(mean)
     return verdicts.draw_pass_rates(histogram, rates, scene.source, methods=methods, name=name)
 
 
