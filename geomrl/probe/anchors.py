@@ -12,8 +12,11 @@ token that overlaps the marker's opening string and e the last:
 | `marker_end` | e |
 | `before_answer` | the state that predicts the first whole token of the answer |
 | `answer_last` | the last token that holds a character of the answer |
-| `response_last` | the last token, end-of-sequence left out |
+| `response_last` | the last token before the first end-of-turn |
 | `think_end` | the last token of the first `</think>` |
+
+A response ends at its first end-of-turn id: what stands behind it (padding, a line feed, a next turn)
+is not looked at, neither for the marker. A marker that is blank is none, as for the verifier.
 
 The state at index j predicts token j + 1. "Before the marker" is the paper's (arXiv 2606.03234,
 abstract); which token index that means is our assumption.
@@ -26,11 +29,11 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, takewhile
 
 from geomrl.errors import GeomrlError
 from geomrl.probe.token_bytes import TokenBytes
-from geomrl.verify.marker import Marker, MarkerSpan
+from geomrl.verify.marker import Marker, MarkerSpan, SearchTimeout
 
 FIXED = (
     "before_marker",
@@ -79,7 +82,7 @@ class _Layout:
     """A response's tokens as byte spans, with its marker's byte offsets where it has one."""
 
     ends: list[int]  # ends[j] is one past token j's last byte; token j starts at ends[j - 1]
-    last: int  # index of the last token that is not end-of-sequence
+    last: int  # index of the last token before the first end-of-turn
     think_end: int | None
     marker: MarkerSpan | None  # in bytes
     absent: str | None  # why there is no marker
@@ -145,7 +148,7 @@ def find_anchors(
         response_ids: the response's token ids; the prompt is never looked at.
         marker: what opens and closes the answer.
         names: the anchors wanted, in the order of the result.
-        stop_ids: end-of-sequence ids, left out at the end of the response.
+        stop_ids: ids that end a turn; the response ends before the first of them.
         answer: what the verifier read from the response's text. Where the ids say something else
             (text and ids of different origin), no marker anchor is given.
 
@@ -163,9 +166,7 @@ def _lay_out(
     stop_ids: frozenset[int],
     answer: str | None,
 ) -> _Layout:
-    ids = list(response_ids)
-    while ids and ids[-1] in stop_ids:
-        ids.pop()
+    ids = list(takewhile(lambda token: token not in stop_ids, response_ids))
     pieces = [tokens[i] for i in ids]
     ends = list(accumulate(map(len, pieces)))
     # surrogateescape keeps every byte as one character where the text is not valid UTF-8, so that
@@ -181,7 +182,10 @@ def _lay_out(
         marker=None,
         absent="empty_response" if not ids else None,
     )
-    span = marker.find(text)
+    try:
+        span = marker.find(text)
+    except SearchTimeout:
+        return _with(layout, None, "marker_timeout")
     if span is None:
         return _with(layout, None, layout.absent or "no_closed_marker")
     if answer is not None and _visible(text[span.answer_start : span.answer_end]) != _visible(
@@ -235,10 +239,8 @@ def _find(name: str, layout: _Layout) -> Anchor:
             return Anchor(name, None, "nothing_before_marker")
         return Anchor(name, round(float(match[1]) * (first - 1)))
     if name == "marker_end":
-        merged = layout.ends[end] > marker.answer_start and marker.answer_end > marker.answer_start
+        merged = layout.ends[end] > marker.answer_start
         return Anchor(name, end, flags=("merged_right",) if merged else ())
-    if marker.answer_end == marker.answer_start:
-        return Anchor(name, None, "empty_answer")
     if name == "answer_last":
         return Anchor(name, layout.last_overlapping(marker.answer_end))
     # before_answer: the first token that starts within the answer, less one.

@@ -22,7 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from geomrl.verify.marker import BOXED, parse_marker
+from geomrl.verify.marker import BOXED, find_to_show, parse_marker
 
 if TYPE_CHECKING:
     from geomrl.train.batch import Sample
@@ -183,7 +183,7 @@ def response_text(response: str, marker: str = BOXED) -> Text:
         response: the response's text.
         marker: the marker's spec, as `verify.marker.parse_marker` reads it.
     """
-    span = parse_marker(marker).find(response)
+    span = find_to_show(parse_marker(marker), response)
     if span is None:
         return Text(_one_line(_shorten_left(response, _TEXT_BEFORE + _TEXT_AFTER)))
     before, answer, after = (

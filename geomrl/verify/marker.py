@@ -1,7 +1,9 @@
-"""Where a response puts its final answer: the last closed answer marker.
+"""Where a response puts its final answer: the last closed answer marker that holds something.
 
 A marker is what opens and closes the answer, by default `\\boxed{` and the brace that matches it.
 Only the response is ever searched, never the prompt. All offsets are character offsets.
+
+A blank marker is passed over, as one that is not closed: `\\boxed{}` quotes the instruction.
 """
 
 from __future__ import annotations
@@ -10,11 +12,22 @@ import re
 from dataclasses import dataclass
 from typing import Protocol
 
+import regex
+
 from geomrl.errors import GeomrlError
+from geomrl.verify.blank import is_blank
+from geomrl.verify.boxes import last_box
 
 BOXED = "\\boxed{"
+SEARCH_SECONDS = 1.0  # CPU time of a user's own expression on one text; milliseconds are usual
 _ELLIPSIS = "..."
 _REGEX_PREFIX = "re:"
+# As in the grader of MATH (Hendrycks et al. 2021), \fbox counts where no \boxed does.
+_SPELLINGS = {BOXED: (BOXED, "\\fbox{")}
+
+
+class SearchTimeout(GeomrlError):
+    """A marker's regular expression took longer than `SEARCH_SECONDS` on one text."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +53,7 @@ class Marker(Protocol):
         ...
 
     def find(self, text: str) -> MarkerSpan | None:
-        """The last closed marker of `text`, the outermost one when nested; None without one."""
+        """The last closed marker of `text` that is not blank; None without one."""
         ...
 
 
@@ -48,11 +61,11 @@ class Marker(Protocol):
 class BraceMarker:
     """An opening string that ends in `{`, closed by the brace that matches it.
 
-    A brace after a backslash (`\\{`, `\\}`) is a character of the answer and does not count; `\\\\`
-    is one unit, so that the brace in `\\\\}` counts. An opening string that follows a stray
-    backslash (`\\\\boxed{`, which over-escaping models write) still opens a marker.
+    White space may stand between a command and its brace (`\\boxed {5}`), and `\\boxed{` has a
+    second spelling, `\\fbox{`. How braces are counted and which of several boxes holds the answer is
+    told in `verify.boxes`.
 
-    >>> text = r"\\boxed{1}, no: \\boxed{\\frac{1}{2}}"
+    >>> text = r"\\boxed{1}, no: \\boxed{\\frac{1}{2}}, in \\boxed{} as asked"
     >>> span = BraceMarker("\\\\boxed{").find(text)
     >>> text[span.answer_start:span.answer_end]
     '\\\\frac{1}{2}'
@@ -66,24 +79,12 @@ class BraceMarker:
         return self.opening
 
     def find(self, text: str) -> MarkerSpan | None:
-        """The last closed marker in one pass over `text`, without recursion."""
-        opening = re.escape(self.opening)
-        tokens = re.compile(rf"{opening}|\\(?={opening})|\\.|[{{}}]", re.DOTALL)
-        plain_brace = -1
-        open_braces: list[int] = []  # where each still open marker starts, or plain_brace
-        last: tuple[int, int] | None = None
-        for token in tokens.finditer(text):
-            if token.group() == self.opening:
-                open_braces.append(token.start())
-            elif token.group() == "{":
-                open_braces.append(plain_brace)
-            elif token.group() == "}" and open_braces:
-                start = open_braces.pop()
-                # Markers nest or follow one another, so whichever closes last is both the last
-                # one and the outermost.
-                if start != plain_brace:
-                    last = start, token.start()
-        return None if last is None else _span(*last, len(self.opening), 1)
+        """The last closed marker that is not blank, in one pass over `text`, without recursion."""
+        for opening in _SPELLINGS.get(self.opening, (self.opening,)):
+            box = last_box(text, opening)
+            if box is not None:
+                return MarkerSpan(box.start, box.open_end, box.open_end, box.close, box.close + 1)
+        return None
 
 
 @dataclass(frozen=True)
@@ -99,17 +100,20 @@ class PairMarker:
         return f"{self.opening}{_ELLIPSIS}{self.closing}"
 
     def find(self, text: str) -> MarkerSpan | None:
-        """The last closed pair in one pass over `text`."""
+        """The last closed pair that is not blank, in one pass over `text`."""
         tokens = re.compile(f"{re.escape(self.opening)}|{re.escape(self.closing)}")
         open_starts: list[int] = []
-        last: tuple[int, int] | None = None
+        last: MarkerSpan | None = None
         for token in tokens.finditer(text):
             closes = token.group() == self.closing
             if closes and open_starts:
-                last = open_starts.pop(), token.start()
+                start = open_starts.pop()
+                open_end = start + len(self.opening)
+                if not is_blank(text, open_end, token.start()):
+                    last = MarkerSpan(start, open_end, open_end, token.start(), token.end())
             elif token.group() == self.opening:
                 open_starts.append(token.start())
-        return None if last is None else _span(*last, len(self.opening), len(self.closing))
+        return last
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,9 @@ class RegexMarker:
 
     The opening string is what the match holds before the group, without trailing white space
     (a tokenizer joins that to the answer). It is empty where the group comes first.
+
+    An expression can take exponential time on some text. So the search has a limit in CPU time,
+    which Python's `re` cannot have; the `regex` package matches what `re` does.
     """
 
     pattern: str
@@ -128,16 +135,28 @@ class RegexMarker:
         return f"{_REGEX_PREFIX}{self.pattern}"
 
     def find(self, text: str) -> MarkerSpan | None:
-        """The last match in which the group took part."""
-        last: MarkerSpan | None = None
-        for match in re.finditer(self.pattern, text):
+        """The last match whose group took part and is not blank.
+
+        Raises:
+            SearchTimeout: the expression takes too long on this text.
+        """
+        try:
+            # The limit holds for all matches together.
+            matches = list(regex.finditer(self.pattern, text, timeout=SEARCH_SECONDS))
+        except TimeoutError:
+            raise SearchTimeout(
+                f"answer marker '{self.spec}' takes more than {SEARCH_SECONDS:g} s on a response of"
+                f" {len(text)} characters: its repetitions can match in too many ways; let each"
+                " begin with a character that the one before it cannot match"
+            ) from None
+        for match in reversed(matches):
             answer_start, answer_end = match.span(1)
-            if answer_start < 0:
+            if answer_start < 0 or is_blank(text, answer_start, answer_end):
                 continue
             opening = text[match.start() : answer_start].rstrip()
             open_end = match.start() + len(opening)
-            last = MarkerSpan(match.start(), open_end, answer_start, answer_end, match.end())
-        return last
+            return MarkerSpan(match.start(), open_end, answer_start, answer_end, match.end())
+        return None
 
 
 def parse_marker(spec: str) -> Marker:
@@ -168,11 +187,19 @@ def parse_marker(spec: str) -> Marker:
     )
 
 
+def find_to_show(marker: Marker, text: str) -> MarkerSpan | None:
+    """`marker.find` for a display, which shows no marker where the search takes too long."""
+    try:
+        return marker.find(text)
+    except SearchTimeout:
+        return None
+
+
 def _parse_regex(spec: str) -> RegexMarker:
     pattern = spec.removeprefix(_REGEX_PREFIX)
     try:
-        groups = re.compile(pattern).groups
-    except re.error as error:
+        groups = regex.compile(pattern).groups
+    except regex.error as error:
         raise GeomrlError(
             f"answer marker '{spec}' is not a regular expression ({error}): mend the pattern"
         ) from error
@@ -182,8 +209,3 @@ def _parse_regex(spec: str) -> RegexMarker:
             " (write '(?:...)' for a group that is not the answer)"
         )
     return RegexMarker(pattern)
-
-
-def _span(start: int, answer_end: int, n_opening: int, n_closing: int) -> MarkerSpan:
-    open_end = start + n_opening
-    return MarkerSpan(start, open_end, open_end, answer_end, answer_end + n_closing)

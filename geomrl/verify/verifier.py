@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
 from geomrl.errors import GeomrlError
+from geomrl.verify.blank import is_blank
+from geomrl.verify.equivalence import equal_answers
 from geomrl.verify.grading import Uncompared, quick_equal
-from geomrl.verify.marker import BOXED, Marker, parse_marker
+from geomrl.verify.marker import BOXED, Marker, SearchTimeout, parse_marker
 from geomrl.verify.workers import Outcome, WorkerPool
 
 Verdict = Literal["correct", "wrong", "no_answer", "timeout"]
@@ -22,8 +23,10 @@ class Grade:
     """The verdict on one response.
 
     `answer` is what stands in the graded marker, stripped of white space, and None without a
-    closed marker. `reason` says why a verdict is "timeout" ("wall_clock", "memory" or
-    "error: ..."), or why a "wrong" answer was compared as text only.
+    closed marker that holds something. `reason` says why a verdict is "timeout" ("cpu_time",
+    "memory", "wall_clock" where a worker made no progress, "error: ...", or "marker" where the
+    marker's own expression took too long, so that there is no answer either), or why a "wrong"
+    answer was compared as text only.
     """
 
     verdict: Verdict
@@ -56,9 +59,10 @@ class Verifier(Protocol):
 class MathVerifier:
     """The default verifier: exact rules, then math-verify in worker processes.
 
-    Only the last closed marker of a response is graded; a response without one is "no_answer".
-    An answer whose comparison exceeds `timeout_s` seconds or `memory_mb` MiB, or raises, gets the
-    verdict "timeout" with its reason: it is never silently wrong.
+    Only the last closed marker of a response that is not blank is graded; a response without one is
+    "no_answer". An answer whose comparison exceeds `timeout_s` seconds of CPU time or `memory_mb`
+    MiB, or raises, gets the verdict "timeout" with its reason: it is never silently wrong. No
+    verdict depends on what else the machine is doing.
 
     >>> with MathVerifier() as verifier:
     ...     [grade.verdict for grade in verifier.grade([r"So \\\\boxed{1/2}", ""], ["0.5", "1"])]
@@ -118,11 +122,11 @@ class MathVerifier:
                 f"{len(responses)} responses but {len(golds)} gold answers: give one gold answer"
                 " for each response"
             )
-        answers = [self.extract(response) for response in responses]
+        read = [self._read(response) for response in responses]
         times = Counter(
             (gold, answer)
-            for gold, answer in zip(golds, answers, strict=True)
-            if answer is not None
+            for gold, answer in zip(golds, read, strict=True)
+            if isinstance(answer, str)
         )
         outcomes: dict[tuple[str, str], Outcome] = {}
         done = len(responses) - times.total()
@@ -134,48 +138,44 @@ class MathVerifier:
             if progress is not None:
                 progress(done)
         return [
-            Grade("no_answer", None) if answer is None else _grade(answer, outcomes[gold, answer])
-            for gold, answer in zip(golds, answers, strict=True)
+            answer if isinstance(answer, Grade) else _grade(answer, outcomes[gold, answer])
+            for gold, answer in zip(golds, read, strict=True)
         ]
 
     def extract(self, response: str) -> str | None:
-        """The content of the last closed marker, stripped; None without one."""
+        """The content of the graded marker, stripped; None without one.
+
+        Raises:
+            GeomrlError: the marker's regular expression takes too long on this response.
+        """
         span = self.marker.find(response)
         return None if span is None else response[span.answer_start : span.answer_end].strip()
+
+    def _read(self, response: str) -> str | Grade:
+        """The answer of a response, or its grade where it has none."""
+        try:
+            answer = self.extract(response)
+        except SearchTimeout:
+            return Grade("timeout", None, "marker")
+        return Grade("no_answer", None) if answer is None else answer
 
     def answer_classes(self, grades: Sequence[Grade]) -> list[int | None]:
         """Number the distinct answers among the grades of one problem.
 
         Class 0 holds the correct answers; the others are the connected components of equality
-        among the remaining answers, numbered by first appearance. Equality is asked both ways
-        round, so the partition does not depend on the order of the grades. An answer that timed
-        out joins another only when both are written alike. No answer, no class.
+        among the remaining answers (`verify.equivalence`), numbered by first appearance. An answer
+        that timed out joins another only when both are written alike. No answer, no class.
         """
-        others = list(
-            dict.fromkeys(
-                g.answer for g in grades if g.answer is not None and g.verdict != "correct"
-            )
+        stuck = {g.answer for g in grades if g.answer is not None and g.verdict == "timeout"}
+        others = dict.fromkeys(
+            g.answer for g in grades if _has_answer(g) and g.verdict != "correct" and g.answer
         )
-        stuck = {g.answer for g in grades if g.verdict == "timeout"}
-        component = {answer: answer for answer in others}
-        undecided: list[tuple[str, str]] = []
-        for one, other in combinations(others, 2):
-            decisions = quick_equal(one, other), quick_equal(other, one)
-            if True in decisions:
-                _join(component, one, other)
-            elif None in decisions and not stuck & {one, other}:
-                undecided.append((one, other))
-        asked = [
-            pair for pair in undecided if _root(component, pair[0]) != _root(component, pair[1])
+        components = equal_answers(list(others), self._compare, stuck)
+        number = {answer: i for i, part in enumerate(components, 1) for answer in part}
+        return [
+            None if not _has_answer(g) else 0 if g.verdict == "correct" else number[str(g.answer)]
+            for g in grades
         ]
-        asked += [(other, one) for one, other in asked]
-        for (one, other), outcome in self._compare(asked):
-            if outcome.equal:
-                _join(component, one, other)
-        numbers: dict[str, int] = {}
-        for answer in others:
-            numbers.setdefault(_root(component, answer), len(numbers) + 1)
-        return [_class_of(grade, component, numbers) for grade in grades]
 
     def _compare(
         self, pairs: Sequence[tuple[str, str]]
@@ -200,17 +200,6 @@ def _grade(answer: str, outcome: Outcome) -> Grade:
     return Grade("correct" if outcome.equal else "wrong", answer, outcome.reason)
 
 
-def _class_of(grade: Grade, component: dict[str, str], numbers: dict[str, int]) -> int | None:
-    if grade.answer is None:
-        return None
-    return 0 if grade.verdict == "correct" else numbers[_root(component, grade.answer)]
-
-
-def _root(component: dict[str, str], answer: str) -> str:
-    while component[answer] != answer:
-        answer = component[answer]
-    return answer
-
-
-def _join(component: dict[str, str], one: str, other: str) -> None:
-    component[_root(component, other)] = _root(component, one)
+def _has_answer(grade: Grade) -> bool:
+    """Whether it says something: tables of old hold blank answers, which are none."""
+    return grade.answer is not None and not is_blank(grade.answer)

@@ -2,8 +2,8 @@
 
 Reads one JSON line `{"gold": ..., "answer": ...}` from standard input at a time and answers with
 one line: `{"equal": true}` or `{"error": "..."}`. The first line it writes is `{"ready": true}`.
-The parent keeps the time and kills; the alarm here only makes sure that nothing is left behind
-if the parent itself is gone.
+A comparison that takes more than SECONDS of CPU time ends the process with SIGPROF: the kernel keeps
+that limit, whatever the library is doing, and also when the parent is stalled or gone.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ def main(memory_mb: int, seconds: float) -> None:
     _send(answers, {"ready": True})
     for line in sys.stdin:
         request = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, seconds)  # default action: the kernel ends us
+        signal.setitimer(signal.ITIMER_PROF, seconds)  # default action: the kernel ends us
         try:
             reply: dict[str, object] = {"equal": symbolic_equal(request["gold"], request["answer"])}
         except MemoryError:
             reply = {"error": "memory"}
         except Exception as error:  # noqa: BLE001  every failure is reported as its own verdict
             reply = {"error": f"error: {type(error).__name__}"}
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
         _send(answers, reply)
 
 

@@ -28,37 +28,46 @@ import psutil
 import geomrl
 from geomrl.errors import GeomrlError
 
-START_SECONDS = 120.0  # importing sympy on a busy machine
+STALL_SECONDS = 120.0  # without any progress; a worker that waits for a busy machine makes some
 _POLL_SECONDS = 0.05
-_ALARM_GRACE = 30.0
+_LIMITS = ("cpu_time", "memory", "wall_clock")
 
 
 @dataclass(frozen=True)
 class Outcome:
     """What a worker said of one (gold, answer) pair.
 
-    `equal` is None when it could not tell; `reason` then is "wall_clock", "memory" or
-    "error: ...".
+    `equal` is None when it could not tell; `reason` then is "cpu_time", "memory", "wall_clock" (it
+    made no progress) or "error: ...".
     """
 
     equal: bool | None
     reason: str | None = None
+
+    @property
+    def is_limit(self) -> bool:
+        """Whether the comparison was ended at one of its limits."""
+        return self.equal is None and self.reason in _LIMITS
 
 
 @dataclass
 class _Worker:
     process: subprocess.Popen[bytes]
     errors: IO[bytes]
-    started: float
+    progressed: float  # when it was last seen to compute, or was given something to do
+    cpu: float = 0.0  # seconds of CPU time until then
     ready: bool = False
     item: int | None = None
-    since: float = 0.0
     baseline: int = 0  # resident bytes once its libraries are loaded
     buffer: bytes = field(default=b"", repr=False)
 
 
 class WorkerPool:
-    """Grades pairs in worker processes, each under a wall-clock and a memory limit.
+    """Grades pairs in worker processes, each pair under a limit of CPU time and of memory.
+
+    A worker's own timer, kept by the kernel, ends it after `timeout_s` seconds of CPU time, so that
+    a verdict does not depend on the machine's load. One that neither answers nor computes for
+    `STALL_SECONDS` is ended too.
 
     Processes start on the first use and end with `close`, with the `with` block, when the pool is
     garbage-collected, or when the interpreter exits. One caller at a time; any thread.
@@ -109,7 +118,7 @@ class WorkerPool:
         for worker in idle:
             if worker.ready and waiting:
                 worker.item = waiting.pop()
-                worker.since = time.monotonic()
+                worker.progressed = time.monotonic()
                 gold, answer = pairs[worker.item]
                 request = json.dumps({"gold": gold, "answer": answer}) + "\n"
                 # A worker that died while idle is met by `_listen`, at the end of its output.
@@ -138,7 +147,7 @@ class WorkerPool:
     ) -> None:
         if "ready" in message:
             worker.ready = True
-            worker.baseline = _resident_bytes(worker)
+            worker.baseline = _usage(worker)[1]
         elif worker.item is not None:
             error = message.get("error")
             outcome = Outcome(None, str(error)) if error else Outcome(bool(message["equal"]))
@@ -152,7 +161,9 @@ class WorkerPool:
             message = _start_message(worker, f"exit status {code}")
             self._end(worker)
             raise GeomrlError(message)
-        if worker.item is not None:
+        if worker.item is not None and code == -signal.SIGPROF:
+            outcomes[worker.item] = Outcome(None, "cpu_time")
+        elif worker.item is not None:
             cause = signal.Signals(-code).name if code < 0 else f"exit status {code}"
             outcomes[worker.item] = Outcome(None, f"error: worker ended ({cause})")
         self._end(worker)
@@ -160,18 +171,23 @@ class WorkerPool:
     def _enforce_limits(self, outcomes: dict[int, Outcome]) -> None:
         now = time.monotonic()
         for worker in list(self._workers):
-            if not worker.ready:
-                if now - worker.started > START_SECONDS:
-                    raise GeomrlError(_start_message(worker, f"silent for {START_SECONDS:.0f} s"))
+            idle = worker.ready and worker.item is None
+            if idle or now - worker.progressed < _POLL_SECONDS:
                 continue
-            if worker.item is None or now - worker.since < _POLL_SECONDS:
+            cpu, resident = _usage(worker)
+            if cpu > worker.cpu:
+                worker.cpu, worker.progressed = cpu, now
+            stalled = now - worker.progressed > STALL_SECONDS
+            if not worker.ready:
+                if stalled:
+                    raise GeomrlError(_start_message(worker, f"idle for {STALL_SECONDS:.0f} s"))
                 continue
             reason = None
-            if _resident_bytes(worker) > worker.baseline + self._memory_mb * 2**20:
+            if resident > worker.baseline + self._memory_mb * 2**20:
                 reason = "memory"
-            elif now - worker.since > self._timeout_s:
+            elif stalled:
                 reason = "wall_clock"
-            if reason:
+            if reason and worker.item is not None:
                 outcomes[worker.item] = Outcome(None, reason)
                 self._end(worker)
 
@@ -180,7 +196,6 @@ class WorkerPool:
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         errors = tempfile.TemporaryFile()  # noqa: SIM115  closed when the worker ends
-        alarm = self._timeout_s + _ALARM_GRACE
         process = subprocess.Popen(
             # -P keeps a `sympy.py` in the user's folder from shadowing the library.
             [
@@ -189,7 +204,7 @@ class WorkerPool:
                 "-m",
                 "geomrl.verify.worker_main",
                 f"{self._memory_mb}",
-                f"{alarm}",
+                f"{self._timeout_s}",
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -197,7 +212,7 @@ class WorkerPool:
             env=environment,
             start_new_session=True,  # Ctrl-C reaches the parent alone, which then ends the workers
         )
-        return _Worker(process, errors, started=time.monotonic())
+        return _Worker(process, errors, progressed=time.monotonic())
 
     def _end(self, worker: _Worker) -> None:
         self._workers.remove(worker)
@@ -217,11 +232,14 @@ def _end_all(workers: list[_Worker]) -> None:
     workers.clear()
 
 
-def _resident_bytes(worker: _Worker) -> int:
+def _usage(worker: _Worker) -> tuple[float, int]:
+    """CPU seconds so far and resident bytes; zeros of a process that has just ended."""
     try:
-        return int(psutil.Process(worker.process.pid).memory_info().rss)
+        process = psutil.Process(worker.process.pid)
+        times = process.cpu_times()
+        return times.user + times.system, int(process.memory_info().rss)
     except psutil.NoSuchProcess:
-        return 0
+        return 0.0, 0
 
 
 def _start_message(worker: _Worker, cause: str) -> str:

@@ -11,7 +11,7 @@ from geomrl.models import load_tokenizer, quiet_transformers, vocabulary_hash
 from geomrl.probe.anchors import find_anchors
 from geomrl.probe.token_bytes import TokenBytes
 from geomrl.rollout.transformers_engine import end_ids
-from geomrl.verify.marker import Marker
+from geomrl.verify.marker import Marker, find_to_show
 
 Piece = tuple[str, str]
 """Text and its class: "", "anchor", "marker", "answer" or "cut"."""
@@ -65,7 +65,7 @@ class Highlighter:
     ) -> list[Piece]:
         """Return a response in pieces that together are its text, cut to about `most` characters."""
         spans: list[Span] = []
-        found = self.marker.find(response)
+        found = find_to_show(self.marker, response)
         if found is not None:
             spans += [
                 (found.start, found.answer_start, "marker"),
