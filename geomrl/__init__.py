@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from geomrl.probe.extraction import ExtractionConfig
     from geomrl.rollout.engine import Sampling
     from geomrl.rollout.generate import RolloutConfig
-    from geomrl.rollout.importing import ImportConfig
+    from geomrl.rollout.import_config import ImportConfig
     from geomrl.run import Run, open_run
     from geomrl.steps import (
         ModelOptions,
@@ -52,7 +52,7 @@ _HOMES = {
     "ExtractionConfig": "geomrl.probe.extraction",
     "Sampling": "geomrl.rollout.engine",
     "RolloutConfig": "geomrl.rollout.generate",
-    "ImportConfig": "geomrl.rollout.importing",
+    "ImportConfig": "geomrl.rollout.import_config",
     "Run": "geomrl.run",
     "open_run": "geomrl.run",
     "ModelOptions": "geomrl.steps",

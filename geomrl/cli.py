@@ -22,6 +22,7 @@ from geomrl.cli_options import (
     Out,
     Pickle,
     Problems,
+    RawPrompt,
     RemoteCode,
     Retokenize,
     Samples,
@@ -44,7 +45,7 @@ from geomrl.errors import GeomrlError
 
 if TYPE_CHECKING:
     from geomrl.rollout.generate import RolloutConfig
-    from geomrl.rollout.importing import ImportConfig
+    from geomrl.rollout.import_config import ImportConfig
     from geomrl.steps import ModelOptions
 
 app = typer.Typer(
@@ -91,6 +92,7 @@ def rollout(
     where: Where = None,
     keep_labels: KeepLabels = False,
     retokenize: Retokenize = False,
+    raw_prompt: RawPrompt = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     trust_remote_code: RemoteCode = False,
@@ -102,9 +104,19 @@ def rollout(
 
     options = _options(device, dtype, trust_remote_code, allow_pickle)
     if import_file is not None:
-        config = _import_config(column, where, keep_labels, retokenize, template, system, thinking)
+        config = _import_config(
+            import_file,
+            column,
+            where,
+            keep_labels,
+            retokenize,
+            template,
+            system,
+            thinking,
+            raw_prompt,
+        )
         run = steps.import_rollouts(
-            import_file, model, out, config=config, marker=marker, options=options
+            import_file, model, out, config=config, marker=marker, options=options, say=say
         )
     elif problems is not None:
         run = steps.make_rollouts(
@@ -155,6 +167,7 @@ def probe(
     where: Where = None,
     keep_labels: KeepLabels = False,
     retokenize: Retokenize = False,
+    raw_prompt: RawPrompt = False,
     device: Device = "auto",
     dtype: Dtype = "auto",
     trust_remote_code: RemoteCode = False,
@@ -176,11 +189,15 @@ def probe(
     )
     options = _options(device, dtype, trust_remote_code, allow_pickle)
     _check_source(problems, rollouts, out)
+    importing = None
+    if rollouts is not None:
+        importing = _import_config(
+            rollouts, column, where, keep_labels, retokenize, template, system, thinking, raw_prompt
+        )
     loaded = options.load(model)
     steps.check_readable(loaded, extraction)
     if rollouts is not None:
-        config = _import_config(column, where, keep_labels, retokenize, template, system, thinking)
-        steps.import_rollouts(rollouts, loaded, out, config=config, marker=marker)
+        steps.import_rollouts(rollouts, loaded, out, config=importing, marker=marker, say=say)
     elif problems is not None:
         steps.make_rollouts(
             loaded, problems, out, limit=limit, columns=pairs(column, "--column"), marker=marker,
@@ -364,6 +381,7 @@ def _rollout_config(
 
 
 def _import_config(
+    file: Path,
     column: list[str] | None,
     where: list[str] | None,
     keep_labels: bool,
@@ -371,13 +389,21 @@ def _import_config(
     template: str | None,
     system: str | None,
     thinking: bool | None,
+    raw_prompt: bool,
 ) -> ImportConfig:
-    from geomrl.rollout.importing import ImportConfig
+    from geomrl.rollout.import_config import ImportConfig
+    from geomrl.rollout.importing import has_prompts
 
-    return ImportConfig(
+    config = ImportConfig(
         pairs(column, "--column"), pairs(where, "--where"), keep_labels, retokenize,
-        template or "boxed", system, thinking,
+        template or "boxed", system, thinking, raw_prompt,
     )  # fmt: skip
+    if template is not None and has_prompts(file, config):
+        raise GeomrlError(
+            f"{file}: --template would change nothing, since the file holds prompts; leave it out, or "
+            "leave the prompts aside (--column prompt= --column prompt_ids=)"
+        )
+    return config
 
 
 if __name__ == "__main__":

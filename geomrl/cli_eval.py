@@ -106,7 +106,7 @@ def evaluate(
     from geomrl.evaluate.presets import preset as find_preset
     from geomrl.evaluate.printing import print_evaluation
     from geomrl.rollout.generate import RolloutConfig
-    from geomrl.rollout.importing import ImportConfig
+    from geomrl.rollout.import_config import ImportConfig
     from geomrl.steps import ModelOptions
 
     sampling = find_preset(

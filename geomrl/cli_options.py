@@ -102,11 +102,15 @@ MarkerSpec = Annotated[
 ]
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--column", help="OURS=THEIRS, for files with other column names."),
+    typer.Option("--column", help="OURS=THEIRS; OUTER.INNER reaches inside, OURS= means none."),
 ]
 Where = Annotated[list[str] | None, typer.Option(help="COLUMN=VALUE: rows of a file to keep.")]
 KeepLabels = Annotated[bool, typer.Option(help="Take the file's verdicts, do not grade again.")]
 Retokenize = Annotated[bool, typer.Option(help="Ignore the file's token ids.")]
+RawPrompt = Annotated[
+    bool,
+    typer.Option("--raw-prompt", help="Take prompt texts as they stand, without chat markers."),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0, or several with commas.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 RemoteCode = Annotated[bool, typer.Option(help="Run code that a checkpoint brings along.")]

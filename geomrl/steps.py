@@ -41,7 +41,8 @@ from geomrl.probe.store import StateStore
 from geomrl.problems.load import load_problems
 from geomrl.progress import progress_bar
 from geomrl.rollout.generate import RolloutConfig, generate_rollouts
-from geomrl.rollout.importing import ImportConfig, check_ids_fit
+from geomrl.rollout.import_config import ImportConfig, import_settings
+from geomrl.rollout.imported_tokens import check_ids_fit
 from geomrl.rollout.importing import import_rollouts as read_foreign_rollouts
 from geomrl.rollout.table import write_rollouts
 from geomrl.rollout.transformers_engine import TransformersEngine
@@ -129,10 +130,11 @@ def import_rollouts(
     marker: str = BOXED,
     options: ModelOptions | None = None,
     show: bool = True,
+    say: Say = lambda line: None,
 ) -> Run:
     """Bring rollouts of another tool into a run directory, graded or with their own labels.
 
-    Only the model's tokenizer is used.
+    Only the model's tokenizer is used. `say` is told what was mended in reading.
 
     Raises:
         GeomrlError: the file or a row of it cannot be used; see the message.
@@ -154,7 +156,7 @@ def import_rollouts(
         "vocabulary": vocabulary,
         "tokenizer": name,
         "marker": parse_marker(marker).spec,
-        **{k: dict(v) if isinstance(v, dict) else v for k, v in asdict(config).items()},
+        **import_settings(config),
     }
     begun = (run / "rollouts.parquet").exists()
     record_step(run, "rollouts", settings, begun=begun)
@@ -163,7 +165,7 @@ def import_rollouts(
             MathVerifier(marker=parse_marker(marker)) as verifier,
             progress_bar("grading", "rollouts", show=show) as update,
         ):
-            table = read_foreign_rollouts(file, tokenizer, verifier, config, update)
+            table = read_foreign_rollouts(file, tokenizer, verifier, config, update, say)
         write_rollouts(run / "rollouts.parquet", table)
     return open_run(run)
 

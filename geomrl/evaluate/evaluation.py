@@ -31,7 +31,7 @@ from geomrl.manifest import record_step, versions
 from geomrl.models import short_name
 from geomrl.problems.training_data import Overlap
 from geomrl.rollout.generate import RolloutConfig
-from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.import_config import ImportConfig
 from geomrl.stats.power import LEVEL, POWER
 from geomrl.stats.sign_flip import N_FLIPS
 from geomrl.steps import ModelOptions, make_rollouts
@@ -178,7 +178,8 @@ def compare_samples(
         count_outcomes(each.table, each.label, n=n or each.n, only_complete=only_complete)
         for each in every
     ]
-    notes = _left_out(outcomes) + check_same_problems(outcomes)
+    notes = list(dict.fromkeys(note for each in every for note in each.notes))
+    notes += _left_out(outcomes) + check_same_problems(outcomes)
     notes += _different_benchmarks(outcomes) + _different_sampling(every)
     shared = shared_problems(outcomes)
     exact = [overlap for overlap in shared if overlap.kind == "exact"]

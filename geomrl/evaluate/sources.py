@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,8 @@ from geomrl.model_names import (
 )
 from geomrl.models import short_name
 from geomrl.progress import progress_bar
-from geomrl.rollout.importing import ImportConfig, import_verdicts
+from geomrl.rollout.import_config import ImportConfig, import_settings
+from geomrl.rollout.importing import import_verdicts
 from geomrl.rollout.table import COLUMNS, read_rollouts, write_rollouts
 from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.verifier import MathVerifier
@@ -28,6 +29,7 @@ from geomrl.verify.verifier import MathVerifier
 TABLE = "rollouts.parquet"
 _FOREIGN = (".jsonl", ".json", ".ndjson", ".parquet")
 _POLICIES = "policies.json"
+_NOTES = "notes.json"
 
 
 @dataclass(frozen=True)
@@ -47,12 +49,16 @@ class Source:
 
 @dataclass(frozen=True)
 class Samples:
-    """One model's rollout table: its name, where it came from, and how many samples are due."""
+    """One model's rollout table: its name, where it came from, and how many samples are due.
+
+    `notes`: what was mended when the table was imported.
+    """
 
     label: str
     source: str
     table: pd.DataFrame
     n: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def parse_source(text: str, *, read: bool = False) -> Source:
@@ -146,7 +152,7 @@ def read_source(
         "file_hash": file_hash(source.path),
         "marker": parse_marker(marker).spec,
         "benchmark": benchmark,
-        **{k: dict(v) if isinstance(v, dict) else v for k, v in asdict(config).items()},
+        **import_settings(config),
     }
     done = folder / _POLICIES
     record_step(folder, "rollouts", settings, begun=done.exists())
@@ -154,9 +160,13 @@ def read_source(
         _import(source.path, folder, config, marker, benchmark, show)
     places: dict[str, str] = read_json(done)
     one = len(places) == 1
+    notes = tuple(read_json(folder / _NOTES)) if (folder / _NOTES).exists() else ()
     return [
         Samples(
-            _label(source, policy, one), str(source.path), read_rollouts(folder / place / TABLE)
+            _label(source, policy, one),
+            str(source.path),
+            read_rollouts(folder / place / TABLE),
+            notes=notes,
         )
         for policy, place in places.items()
     ]
@@ -171,15 +181,19 @@ def _import(
     show: bool,
 ) -> None:
     """Grade a foreign file into one table a policy; the list of them is written last."""
+    notes: list[str] = []
     with (
         MathVerifier(marker=parse_marker(marker)) as verifier,
         progress_bar("grading", "rollouts", show=show) as update,
     ):
-        tables = import_verdicts(path, verifier, config, update, benchmark=benchmark)
+        tables = import_verdicts(
+            path, verifier, config, update, benchmark=benchmark, say=notes.append
+        )
     one = len(tables) == 1
     places = {p: "." if one else f"{i:02d}-{short_name(p)}" for i, p in enumerate(tables)}
     for policy, table in tables.items():
         write_rollouts(folder / places[policy] / TABLE, table)
+    write_json(folder / _NOTES, [note.removeprefix("note: ") for note in notes])
     write_json(folder / _POLICIES, places)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PLACEHOLDER = "{problem}"
-PromptKind = Literal["raw", "templated", "messages"]
+PromptKind = Literal["raw", "templated", "messages", "recovered"]
 
 TEMPLATES = {
     # Qwen's own wording for its mathematics models.
@@ -34,7 +34,8 @@ class Prompt:
     """A rendered prompt: the exact text and the token ids that the model is given.
 
     `kind` is "templated" where the tokenizer's chat template made the text, "raw" where the text
-    is continued as it stands, and "messages" for an imported chat whose text is not known.
+    is continued as it stands, "messages" for an imported chat that the template made a text of, and
+    "recovered" for an imported text whose special tokens were put back.
     """
 
     text: str
@@ -99,16 +100,27 @@ def render_prompt(
                 f"prompt option '{option}' needs a chat template, and the tokenizer"
                 f" '{tokenizer.name_or_path}' has none: leave it out"
             )
-        return Prompt(user, _token_ids(tokenizer, user, special=True), "raw")
+        return Prompt(user, continued_ids(tokenizer, user), "raw")
     messages = [{"role": "system", "content": system}] if system is not None else []
     messages.append({"role": "user", "content": user})
     options: dict[str, Any] = {} if thinking is None else {"enable_thinking": thinking}
     text = tokenizer.apply_chat_template(
         messages, tokenize=False, add_generation_prompt=True, **options
     )
-    return Prompt(str(text), _token_ids(tokenizer, str(text), special=False), "templated")
+    return Prompt(str(text), chat_ids(tokenizer, str(text)), "templated")
 
 
-def _token_ids(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[int]:
-    encoded = tokenizer(text, add_special_tokens=special)
-    return [int(token) for token in encoded["input_ids"]]
+def chat_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the ids of a text that a chat template made: it has written the special tokens."""
+    return [int(token) for token in tokenizer(text, add_special_tokens=False)["input_ids"]]
+
+
+def continued_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the ids of a text that is continued as it stands.
+
+    With the special tokens that the tokenizer puts in front (BOS), unless the text begins with them.
+    """
+    bare = chat_ids(tokenizer, text)
+    whole = [int(token) for token in tokenizer(text, add_special_tokens=True)["input_ids"]]
+    front = whole[: len(whole) - len(bare)] if whole[len(whole) - len(bare) :] == bare else []
+    return bare if front and bare[: len(front)] == front else whole

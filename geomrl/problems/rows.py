@@ -12,8 +12,9 @@ from typing import Any
 
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json_lines, read_parquet
+from geomrl.problems.golds import bare_gold
+from geomrl.problems.nested import look_up, plain
 from geomrl.problems.problem import Problem
-from geomrl.verify.marker import BOXED, parse_marker
 
 # Tried in this order, in lower case. `solution` comes last: where there is also an answer, it is
 # a worked solution.
@@ -24,7 +25,9 @@ COLUMN_NAMES = {
         "gold",
         "final_answer",
         "expected_answer",
+        "gold_answer",
         "ground_truth",
+        "gt",
         "target",
         "reward_model.ground_truth",
         "solution",
@@ -32,7 +35,6 @@ COLUMN_NAMES = {
     "id": ("problem_id", "id", "unique_id", "uid", "problem_idx", "extra_info.index", "index"),
 }
 _NEEDED = {"statement": "the problem's text", "gold": "the gold answer"}
-_LONGEST_ANSWER = 300
 
 # The instruction that DAPO-Math-17k wraps around every statement.
 _DAPO_WRAPPER = re.compile(
@@ -85,7 +87,7 @@ def problems_of(
     for place, row in rows:
         names = names or _resolve_columns(row, columns or {}, place)
         if repeats:
-            cells = (str(_look_up(row, names["statement"])), str(_look_up(row, names["gold"])))
+            cells = (str(look_up(row, names["statement"])), str(look_up(row, names["gold"])))
             if cells not in known:
                 known[cells] = _problem_of(row, names, benchmark, place, number=len(problems))
             problems.append(known[cells])
@@ -106,18 +108,7 @@ def problems_of(
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, row in enumerate(read_parquet(path).to_dict("records")):
-        yield f"{path}, row {number}", {str(key): _plain(value) for key, value in row.items()}
-
-
-def _plain(value: Any) -> Any:
-    """NumPy's scalars and arrays, which pandas makes of nested columns, as plain Python."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    return None if value != value else value  # NaN: a missing cell
+        yield f"{path}, row {number}", {str(key): plain(value) for key, value in row.items()}
 
 
 def _resolve_columns(
@@ -137,7 +128,7 @@ def _resolve_columns(
         for candidate in candidates:
             first, dot, rest = candidate.partition(".")
             name = by_lower_case.get(first, first) + dot + rest
-            if _look_up(row, name) is not None or (not dot and name in row):
+            if look_up(row, name) is not None or (not dot and name in row):
                 names[role] = name
                 break
     for role, meaning in _NEEDED.items():
@@ -152,61 +143,35 @@ def _resolve_columns(
 
 def _has(row: Mapping[str, Any], name: str) -> bool:
     first, _, rest = name.partition(".")
-    return name in row or (first in row and (not rest or _look_up(row, name) is not None))
-
-
-def _look_up(row: Mapping[str, Any], name: str) -> Any:
-    value: Any = row
-    for step in [name] if name in row else name.split("."):
-        value = value.get(step) if isinstance(value, Mapping) else None
-    return value
+    return name in row or (first in row and (not rest or look_up(row, name) is not None))
 
 
 def _problem_of(
     row: Mapping[str, Any], names: Mapping[str, str], benchmark: str, place: str, number: int
 ) -> Problem:
-    statement = _statement(_look_up(row, names["statement"]))
+    statement = statement_of(look_up(row, names["statement"]))
     if not statement:
         raise GeomrlError(
             f"{place}: the column '{names['statement']}' is empty; fill it in or drop the row"
         )
-    gold = _gold(_look_up(row, names["gold"]), worked=names["gold"].lower() == "solution")
+    gold = bare_gold(look_up(row, names["gold"]), worked=names["gold"].lower() == "solution")
     if not gold:
         raise GeomrlError(
             f"{place}: the column '{names['gold']}' holds no answer; a problem without a gold"
             " answer cannot be graded: fill it in or drop the row"
         )
-    identity = _look_up(row, names["id"]) if "id" in names else None
+    identity = look_up(row, names["id"]) if "id" in names else None
     problem_id = f"{benchmark}-{number}" if identity is None else str(identity)
     used = {name.partition(".")[0] for name in names.values()}
     meta = {key: value for key, value in row.items() if key not in used}
     return Problem(problem_id, benchmark, statement, gold, meta)
 
 
-def _statement(value: Any) -> str:
-    """A text, or the last user message of a chat; without the wrapper of DAPO's set."""
+def statement_of(value: Any) -> str:
+    """Return a text, or the last user message of a chat; without the wrapper of DAPO's set."""
     if isinstance(value, list):
         users = [m for m in value if isinstance(m, Mapping) and m.get("role") == "user"]
         value = users[-1].get("content") if users else None
     text = "" if value is None else str(value).strip()
     wrapped = _DAPO_WRAPPER.match(text)
     return wrapped["statement"].strip() if wrapped else text
-
-
-def _gold(value: Any, *, worked: bool) -> str:
-    """The answer itself: of several, all; of a worked solution, its last box or `####`."""
-    if isinstance(value, list):
-        return ", ".join(_gold(part, worked=False) for part in value)
-    if value is None or isinstance(value, Mapping | bool):
-        return ""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # pandas makes floats of whole numbers with gaps
-    text = str(value).strip()
-    if "####" in text:  # GSM8K
-        return text.rpartition("####")[2].strip().replace(",", "")
-    if worked:
-        span = parse_marker(BOXED).find(text)
-        if span is not None:
-            return text[span.answer_start : span.answer_end].strip()
-        return text if len(text) <= _LONGEST_ANSWER else ""
-    return text

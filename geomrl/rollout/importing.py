@@ -1,14 +1,12 @@
 """Rollouts of another tool: a JSONL or parquet file becomes a geomrl rollout table.
 
-Column names are guessed among those that verl, TRL, lm-eval, vLLM scripts and notebooks write, or
-given. A row may hold one response or a list of them.
+A row may hold one response or a list of them. Prompts pass one gate (`imported_prompts`): what the
+policy did not see is refused. Golds are read as those of problem files are (`problems.golds`).
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,48 +14,30 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.files import read_json_lines, read_parquet
-from geomrl.problems.prompts import render_prompt
+from geomrl.problems.golds import bare_gold
+from geomrl.problems.nested import plain
+from geomrl.rollout.chats import as_chat, before_the_answer, content_text, ends_with_answer
+from geomrl.rollout.import_config import ImportConfig
+from geomrl.rollout.imported_rows import (
+    Say,
+    as_key,
+    match_columns,
+    one_response_a_row,
+    read_rows,
+    select,
+    without_repeats,
+)
+from geomrl.rollout.imported_tokens import tokenised, with_texts
 from geomrl.rollout.table import SCHEMA, grade_columns, rollout_id, with_answer_classes
+from geomrl.verify.marker import Marker
 from geomrl.verify.verifier import Grade, Verifier
 
-# Ours first, then the usual names; the first that the file has is taken.
-GUESSES: dict[str, tuple[str, ...]] = {
-    "response": ("response", "completion", "output", "generation", "resps", "responses",
-                 "completions", "outputs", "generations"),
-    "problem": ("problem", "question", "query", "instruction"),
-    "prompt": ("prompt", "input", "messages", "prompts"),
-    "gold": ("gold", "answer", "ground_truth", "gts", "target", "reference_answer"),
-    "label": ("label", "correct", "is_correct", "acc", "score", "reward"),
-    "problem_id": ("problem_id", "gold_id", "id", "doc_id", "uid", "unique_id", "index"),
-    "sample": ("sample", "sample_id", "rollout", "trial"),
-    "benchmark": ("benchmark", "bench", "dataset", "data_source"),
-    "policy": ("policy", "model", "model_name"),
-    "prompt_ids": ("prompt_ids", "prompt_token_ids"),
-    "response_ids": ("response_ids", "response_token_ids", "token_ids", "completion_ids"),
-    "finish_reason": ("finish_reason",),
-}  # fmt: skip
 _TRUE = {True, "1", "true", "correct", "right", "yes"}
 _FALSE = {False, -1, -1.0, "0", "-1", "false", "incorrect", "wrong", "no"}
 
 
-@dataclass(frozen=True)
-class ImportConfig:
-    """How to read the file.
-
-    columns: ours -> the file's, where guessing is wrong. where: keep only rows whose column has this
-    value. keep_labels: take the file's verdicts instead of grading again. retokenize: ignore the
-    file's token ids. template, system and thinking are used where a row has a problem statement
-    instead of a prompt.
-    """
-
-    columns: Mapping[str, str] = field(default_factory=dict)
-    where: Mapping[str, str] = field(default_factory=dict)
-    keep_labels: bool = False
-    retokenize: bool = False
-    template: str = "boxed"
-    system: str | None = None
-    thinking: bool | None = None
+def _silent(line: str) -> None:
+    """Say nothing."""
 
 
 def import_rollouts(
@@ -66,6 +46,7 @@ def import_rollouts(
     verifier: Verifier,
     config: ImportConfig,
     progress: Callable[[int, int], None] | None = None,
+    say: Say = _silent,
 ) -> pd.DataFrame:
     """Read rollouts of another tool into the rollout table.
 
@@ -75,19 +56,23 @@ def import_rollouts(
         verifier: grades them (its `answer_classes` is used with kept labels too).
         config: how to read the file.
         progress: told (graded, total).
+        say: told what was done beside reading: repeats dropped, prompts mended.
 
     Raises:
         GeomrlError: the file is torn or empty, a column is missing, a row has no gold and no label,
-            token ids do not fit the tokenizer, or several policies are mixed.
+            a prompt is not what the policy saw, token ids do not fit the tokenizer, an option has no
+            effect, or several policies are mixed.
     """
-    raw = _select(_read_rows(Path(path)), config.where, path)
-    columns = _match_columns(raw, config.columns, path)
-    rows = _one_response_a_row(raw, columns, path)
-    rows = _with_ids(rows, path)
+    path = Path(path)
+    raw, columns = _opened(path, config, say)
+    _check_options(columns, config, path)
+    rows = one_response_a_row(raw, columns, path, labels=config.keep_labels)
+    rows = with_texts(rows, tokenizer, path)
+    rows = _with_ids(_without_answers(rows, verifier.marker, path, say), path)
     _check_one_policy(rows, columns, path)
-    graded = _graded(rows, verifier, config.keep_labels, path, progress)
-    tokenised = _tokenised(graded, tokenizer, config, path)
-    return with_answer_classes(tokenised.reindex(columns=SCHEMA.names), verifier)
+    read = tokenised(rows, columns, tokenizer, config, path, say)
+    graded = _graded(read, verifier, columns, config.keep_labels, path, progress)
+    return with_answer_classes(_numbered(graded).reindex(columns=SCHEMA.names), verifier)
 
 
 def import_verdicts(
@@ -97,11 +82,13 @@ def import_verdicts(
     progress: Callable[[int, int], None] | None = None,
     *,
     benchmark: str | None = None,
+    say: Say = _silent,
 ) -> dict[str, pd.DataFrame]:
     """Read rollouts of another tool for their verdicts alone: no tokenizer, no token ids.
 
-    Returns a rollout table for every policy that the file names, or one under the file's name. The
-    columns of tokens are null; chat messages stand as JSON in `prompt`.
+    Returns a rollout table for every policy that the file names, or one under the file's name; a
+    training step is a policy of its own. The columns of tokens are null; chat messages stand as
+    JSON in `prompt`.
 
     Args:
         path: .jsonl, .json or .parquet.
@@ -109,115 +96,118 @@ def import_verdicts(
         config: how to read the file; what concerns tokens and templates is not used.
         progress: told (graded, total).
         benchmark: the benchmark's name for all rows, whatever the file says.
+        say: as in `import_rollouts`.
 
     Raises:
-        GeomrlError: as `import_rollouts`, token ids and several policies aside.
+        GeomrlError: as `import_rollouts`; tokens and several policies aside.
     """
     path = Path(path)
-    raw = _select(_read_rows(path), config.where, path)
+    raw, columns = _opened(path, config, say)
     if benchmark is not None:
         raw = raw.assign(benchmark=benchmark)
-    columns = _match_columns(raw, config.columns, path)
-    named = columns.get("policy")
-    whose = pd.Series(path.stem, index=raw.index) if named is None else raw[named].fillna(path.stem)
-    parts = [
-        _with_ids(_one_response_a_row(part, columns, path), path).assign(policy=str(name))
-        for name, part in raw.groupby(whose, sort=False)
-    ]
+        columns = {**columns, "benchmark": "benchmark"}
+    rows = one_response_a_row(raw, columns, path, labels=config.keep_labels)
+    if rows["response"].isna().any():
+        raise GeomrlError(
+            f"{path}: holds responses as token ids alone, which a tokenizer must read: give `geomrl "
+            "rollout MODEL --import FILE`, and evaluate what that writes"
+        )
+    rows = _without_answers(rows, verifier.marker, path, say)
+    whose = _policies(rows, path)
+    parts = [_with_ids(part, path).assign(policy=n) for n, part in rows.groupby(whose, sort=False)]
     graded = _graded(
-        pd.concat(parts, ignore_index=True), verifier, config.keep_labels, path, progress
+        pd.concat(parts, ignore_index=True), verifier, columns, config.keep_labels, path, progress
     )
-    prompts = graded["prompt"].map(_as_key) if "prompt" in graded else None
+    prompts = graded["prompt"].map(as_key) if "prompt" in graded else None
     graded = graded.assign(prompt=prompts, prompt_ids=None, response_ids=None)
-    graded = graded.reindex(columns=SCHEMA.names)
+    graded = _numbered(graded).reindex(columns=SCHEMA.names)
     return {
         str(name): with_answer_classes(part.reset_index(drop=True), verifier)
         for name, part in graded.groupby("policy", sort=False)
     }
 
 
-def _read_rows(path: Path) -> pd.DataFrame:
-    if path.suffix == ".parquet":
-        frame = read_parquet(path)
-    elif path.suffix in (".jsonl", ".json", ".ndjson"):
-        frame = pd.DataFrame([row for _, row in read_json_lines(path)])
-    else:
-        raise GeomrlError(f"{path}: rollouts come as .jsonl or .parquet, not '{path.suffix}'")
-    if frame.empty:
-        raise GeomrlError(f"{path}: holds no rollouts; check that it was written to the end")
-    return frame
+def has_prompts(path: Path, config: ImportConfig) -> bool:
+    """Say whether a file names prompts: then none is made of a problem by a template.
+
+    Raises:
+        GeomrlError: the file cannot be read, or a column is missing.
+    """
+    _, columns = _opened(Path(path), config, _silent)
+    return bool({"prompt", "prompt_ids"} & set(columns))
 
 
-def _select(raw: pd.DataFrame, where: Mapping[str, str], path: Path) -> pd.DataFrame:
-    for column, value in where.items():
-        if column not in raw:
-            raise GeomrlError(f"{path}: --where names column '{column}'; it has {_listed(raw)}")
-        kept = raw[raw[column].astype(str) == value]
-        if kept.empty:
-            some = ", ".join(sorted(raw[column].astype(str).unique())[:8])
-            raise GeomrlError(f"{path}: no row has {column} = '{value}'; there is {some}")
-        raw = kept
-    return raw.reset_index(drop=True)
+def _opened(path: Path, config: ImportConfig, say: Say) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return the file's rows that are wanted, and ours -> its columns."""
+    raw = without_repeats(select(read_rows(path), config.where, path), path, say)
+    return raw, match_columns(raw, config.columns, path)
 
 
-def _listed(raw: pd.DataFrame) -> str:
-    return ", ".join(map(str, raw.columns))
-
-
-def _match_columns(raw: pd.DataFrame, given: Mapping[str, str], path: Path) -> dict[str, str]:
-    """Return ours -> the file's column names."""
-    for ours, theirs in given.items():
-        if ours not in GUESSES:
-            raise GeomrlError(f"--column {ours}=...: unknown; use one of {', '.join(GUESSES)}")
-        if theirs not in raw:
-            raise GeomrlError(f"{path}: --column names '{theirs}'; the file has {_listed(raw)}")
-    guessed = {
-        ours: next((name for name in names if name in raw), None) for ours, names in GUESSES.items()
-    }
-    columns = {ours: name for ours, name in guessed.items() if name is not None} | dict(given)
-    if "response" not in columns:
+def _check_options(columns: Mapping[str, str], config: ImportConfig, path: Path) -> None:
+    """Refuse what would change nothing, before anything is graded."""
+    found = next((name for name in ("prompt_ids", "prompt") if name in columns), None)
+    useless = []
+    if found is not None:
+        useless += ["--system"] if config.system is not None else []
+    if found == "prompt_ids" and not config.retokenize:
+        useless += ["--thinking/--no-thinking"] if config.thinking is not None else []
+    if found != "prompt" and config.raw_prompt:
+        useless.append("--raw-prompt")
+    if useless:
+        reason = f"its prompts stand in '{columns[found]}'" if found else "it has no prompts"
         raise GeomrlError(
-            f"{path}: no column with the responses (columns: {_listed(raw)}); "
-            "name it with --column response=NAME"
+            f"{path}: {' and '.join(useless)} would change nothing, since {reason}; leave it out, or "
+            "leave those prompts aside (--column prompt= --column prompt_ids=) to render the problem"
         )
-    if not {"problem", "prompt", "prompt_ids"} & set(columns):
-        raise GeomrlError(
-            f"{path}: no column with the problem or prompt (columns: {_listed(raw)}); name it with "
-            "--column problem=NAME (a statement) or --column prompt=NAME (the whole prompt)"
-        )
-    return columns
 
 
-def _one_response_a_row(raw: pd.DataFrame, columns: Mapping[str, str], path: Path) -> pd.DataFrame:
-    """Rename to our columns, and unfold rows that hold a list of responses (lm-eval nests twice)."""
-    rows = raw[list(columns.values())].set_axis(list(columns), axis=1)
-    rows = rows.assign(row=rows.index + 1)
-    while any(_is_list(value) for value in rows["response"]):
-        several = [
-            c for c in ("response", "response_ids", "label", "finish_reason") if c in rows
-            and all(_is_list(v) and _is_list(r) and len(v) == len(r)
-                    for v, r in zip(rows[c], rows["response"], strict=True))
-        ]  # fmt: skip
-        if "response" not in several:
-            raise GeomrlError(f"{path}: some rows hold one response and others a list; split them")
-        rows = rows.explode(several, ignore_index=True)
-    bad = rows[~rows["response"].map(lambda value: isinstance(value, str))]
-    if len(bad):
-        raise GeomrlError(
-            f"{path}, row {bad['row'].iloc[0]}: its response is no text; remove the row"
+def _without_answers(rows: pd.DataFrame, marker: Marker, path: Path, say: Say) -> pd.DataFrame:
+    """Part prompts and responses that hold each other: messages with the answer, text with the prompt."""
+    if "prompt" not in rows:
+        return rows
+    keys = rows["prompt"].map(as_key)
+    chats = {key: as_chat(value) for key, value in zip(keys, rows["prompt"], strict=True)}
+    cut: dict[str, Any] = {}
+    for key, part in rows.groupby(keys, sort=False):
+        chat, first = chats[str(key)], part.iloc[0]
+        if chat is not None and ends_with_answer(chat):
+            closed = marker.find(content_text(chat[-1])) is not None
+            cut[str(key)] = before_the_answer(
+                chat, part["response"].tolist(), first.get("problem"), closed,
+                f"{path}, row {first['row']}",
+            )  # fmt: skip
+    if cut:
+        say(
+            f"note: {path}: messages of {len(cut)} problems end with an assistant's turn that holds an "
+            "answer; the prompt is what stands before it"
         )
+        prompts = [cut.get(key, value) for key, value in zip(keys, rows["prompt"], strict=True)]
+        rows = rows.assign(prompt=pd.Series(prompts, index=rows.index))
+    texts = all(isinstance(value, str) and value for value in rows["prompt"])
+    if not texts or any(chats.values()):
+        return rows
+    pairs = list(zip(rows["prompt"], rows["response"], strict=True))
+    if all(response.startswith(prompt) for prompt, response in pairs):
+        say(f"note: {path}: every response begins with its prompt, which is not counted to it")
+        return rows.assign(response=[response[len(prompt) :] for prompt, response in pairs])
+    for row, (prompt, response) in zip(rows["row"], pairs, strict=True):
+        if len(response.strip()) > _SURELY and response.strip() in prompt[-2 * len(response) :]:
+            raise GeomrlError(
+                f"{path}, row {row}: its prompt ends with the response ({response.strip()[:40]!r}), "
+                "which would stand there twice: this is not what the policy saw. Cut it off, or name "
+                "another column with --column prompt=NAME"
+            )
     return rows
 
 
-def _is_list(value: Any) -> bool:
-    return not isinstance(value, (str, dict)) and hasattr(value, "__len__")
+_SURELY = 20  # characters of a response that no prompt ends with by chance
 
 
 def _with_ids(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Give every row a benchmark, a problem id (by its text where none is named) and a sample."""
     rows = rows.assign(benchmark=rows.get("benchmark", pd.Series(path.stem, index=rows.index)))
     rows["benchmark"] = rows["benchmark"].fillna(path.stem).astype(str)
-    text = next(rows[c] for c in ("problem", "prompt", "prompt_ids") if c in rows).map(_as_key)
+    text = next(rows[c] for c in ("problem", "prompt", "prompt_ids") if c in rows).map(as_key)
     # A file's `id` often numbers its rows: then it says nothing of which rollouts share a problem.
     numbers_rows = "problem_id" in rows and rows["problem_id"].is_unique and not text.is_unique
     if "problem_id" not in rows or numbers_rows:
@@ -240,57 +230,84 @@ def _with_ids(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     return rows
 
 
-def _as_key(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(_plain(value), sort_keys=True)
+def _policies(rows: pd.DataFrame, path: Path) -> pd.Series:
+    """Return whose each rollout is: the policy's name, with the training step where there are several."""
+    named = rows.get("policy", pd.Series(path.stem, index=rows.index)).fillna(path.stem).astype(str)
+    steps = _steps(rows)
+    return named if len(steps) < 2 else named + "@" + rows["policy_step"].map(_step_text)
 
 
-def _plain(value: Any) -> Any:
-    """Turn parquet's arrays into lists."""
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return (
-        [_plain(v) for v in value] if _is_list(value) else getattr(value, "item", lambda: value)()
-    )
+def _steps(rows: pd.DataFrame) -> list[str]:
+    if "policy_step" not in rows:
+        return []
+    return list(dict.fromkeys(rows["policy_step"].dropna().map(_step_text)))
+
+
+def _numbered(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with training steps as whole numbers, or none where they are something else."""
+    if "policy_step" not in rows:
+        return rows
+    texts = rows["policy_step"].map(_step_text)
+    steps = [int(text) if text.isdecimal() else pd.NA for text in texts]
+    return rows.assign(policy_step=pd.array(steps, dtype="Int64"))
+
+
+def _step_text(step: Any) -> str:
+    value = bare_gold(plain(step))  # 10.0 is step 10
+    return value or "none"
 
 
 def _check_one_policy(rows: pd.DataFrame, columns: Mapping[str, str], path: Path) -> None:
     policies = sorted(rows["policy"].dropna().astype(str).unique()) if "policy" in rows else []
-    if len(policies) > 1:
-        raise GeomrlError(
-            f"{path}: rollouts of {len(policies)} policies ({', '.join(policies[:4])}) would be mixed "
-            f"in one group; take one with --where {columns['policy']}='{policies[0]}'"
-        )
+    for role, names, what in (
+        ("policy", policies, "policies"),
+        ("policy_step", _steps(rows), "training steps"),
+    ):
+        if len(names) > 1:
+            raise GeomrlError(
+                f"{path}: rollouts of {len(names)} {what} ({', '.join(names[:4])}) would be mixed in one "
+                f"group; take one with --where {columns[role]}='{names[0]}'"
+                + (", or pool them by --column policy_step=" if role == "policy_step" else "")
+            )
 
 
 def _graded(
     rows: pd.DataFrame,
     verifier: Verifier,
+    columns: Mapping[str, str],
     keep_labels: bool,
     path: Path,
     progress: Callable[[int, int], None] | None,
 ) -> pd.DataFrame:
+    """Fill in gold and verdict."""
+    worked = columns.get("gold", "").rpartition(".")[2] == "solution"
+    if "gold" in rows:
+        golds = [bare_gold(plain(gold), worked=worked) for gold in rows["gold"]]
+        rows = rows.assign(
+            gold=pd.Series([gold or None for gold in golds], index=rows.index, dtype=object)
+        )
     if keep_labels:
         return rows.assign(**grade_columns(_labelled(rows, verifier, path)))
     if "gold" not in rows or rows["gold"].isna().any():
-        row = 1 if "gold" not in rows else rows["row"][rows["gold"].isna()].iloc[0]
-        raise GeomrlError(
-            f"{path}, row {row}: no gold answer to grade against; name its column with --column "
-            "gold=NAME, or keep the file's own verdicts with --keep-labels"
-        )
-    golds = rows["gold"].map(_gold_text)
+        raise GeomrlError(_no_gold(rows, columns, path))
     tick = partial(_tell, progress, len(rows)) if progress else None
-    grades = verifier.grade(rows["response"].tolist(), golds.tolist(), tick)
-    return rows.assign(gold=golds, **grade_columns(grades))
+    grades = verifier.grade(rows["response"].tolist(), rows["gold"].tolist(), tick)
+    return rows.assign(**grade_columns(grades))
+
+
+def _no_gold(rows: pd.DataFrame, columns: Mapping[str, str], path: Path) -> str:
+    cure = "name its column with --column gold=NAME, or keep the file's own verdicts with --keep-labels"
+    if "gold" not in rows:
+        return f"{path}, row 1: no gold answer to grade against; {cure}"
+    lacking = rows.loc[rows["gold"].isna(), "row"]
+    return (
+        f"{path}, row {lacking.iloc[0]}: no gold answer to grade against ('{columns['gold']}' holds none "
+        f"in {lacking.nunique()} of {rows['row'].nunique()} rows); fill it in, drop these rows, {cure}"
+    )
 
 
 def _tell(progress: Callable[[int, int], None], total: int, done: int) -> None:
     progress(done, total)
-
-
-def _gold_text(gold: Any) -> str:
-    if _is_list(gold) and len(gold) == 1:
-        gold = gold[0]
-    return str(_plain(gold)) if not isinstance(gold, str) else gold
 
 
 def _labelled(rows: pd.DataFrame, verifier: Verifier, path: Path) -> list[Grade]:
@@ -301,8 +318,8 @@ def _labelled(rows: pd.DataFrame, verifier: Verifier, path: Path) -> list[Grade]
         )
     grades = []
     for row, response, label in zip(rows["row"], rows["response"], rows["label"], strict=True):
-        value = label.lower() if isinstance(label, str) else label
-        if value not in _TRUE and value not in _FALSE:
+        value = label.lower() if isinstance(label, str) else plain(label)
+        if isinstance(value, list | dict) or (value not in _TRUE and value not in _FALSE):
             raise GeomrlError(
                 f"{path}, row {row}: label {label!r} is neither right (1, true, correct) nor wrong "
                 "(0, -1, false, wrong); map it first, or grade again without --keep-labels"
@@ -314,87 +331,3 @@ def _labelled(rows: pd.DataFrame, verifier: Verifier, path: Path) -> list[Grade]
         else:
             grades.append(Grade("wrong" if span else "no_answer", answer, "label"))
     return grades
-
-
-def _tokenised(
-    rows: pd.DataFrame, tokenizer: Any, config: ImportConfig, path: Path
-) -> pd.DataFrame:
-    """Fill in prompt, prompt_ids and response_ids."""
-    given = {"prompt_ids", "response_ids"} <= set(rows) and not config.retokenize
-    if given:
-        rows["prompt_ids"] = rows["prompt_ids"].map(_integers)
-        rows["response_ids"] = rows["response_ids"].map(_integers)
-        check_ids_fit(rows, tokenizer, path)
-        prompts = rows.get("prompt", rows["prompt_ids"].map(tokenizer.decode)).map(_as_key)
-        return rows.assign(prompt=prompts, prompt_kind="raw", token_source="given")
-    source = "prompt" if "prompt" in rows else "problem"  # a prompt is what the policy really saw
-    if source not in rows:
-        raise GeomrlError(
-            f"{path}: --retokenize needs the prompt's text; name --column prompt=NAME"
-        )
-    seen: dict[str, tuple[str, str, list[int]]] = {}
-    for value in rows[source]:
-        key = _as_key(value)
-        if key not in seen:
-            seen[key] = _prompt(value, tokenizer, config, is_problem=source == "problem")
-    found = [seen[_as_key(value)] for value in rows[source]]
-    responses = tokenizer(rows["response"].tolist(), add_special_tokens=False)["input_ids"]
-    return rows.assign(
-        prompt=[text for text, _, _ in found],
-        prompt_kind=[kind for _, kind, _ in found],
-        prompt_ids=pd.Series([ids for _, _, ids in found], index=rows.index),
-        response_ids=pd.Series(responses, index=rows.index),
-        token_source="re-tokenised",
-        template=config.template if source == "problem" else None,
-        system=config.system if source == "problem" else None,
-    )
-
-
-def _integers(ids: Any) -> list[int]:
-    return [int(i) for i in ids]
-
-
-def _prompt(
-    value: Any, tokenizer: Any, config: ImportConfig, *, is_problem: bool
-) -> tuple[str, str, list[int]]:
-    if is_problem:
-        prompt = render_prompt(
-            value, tokenizer, template=config.template, system=config.system,
-            thinking=config.thinking,
-        )  # fmt: skip
-        return prompt.text, prompt.kind, prompt.ids
-    if _is_list(value):  # chat messages, as TRL and verl keep them
-        text = tokenizer.apply_chat_template(
-            _plain(value), tokenize=False, add_generation_prompt=True
-        )
-        return text, "messages", tokenizer(text, add_special_tokens=False)["input_ids"]
-    return value, "raw", tokenizer(value, add_special_tokens=False)["input_ids"]
-
-
-def check_ids_fit(rows: pd.DataFrame, tokenizer: Any, path: Path, limit: int = 200) -> None:
-    """Check that token ids, read by this tokenizer, say the rollouts' text.
-
-    The first `limit` rows are compared, white space aside.
-
-    Raises:
-        GeomrlError: an id is outside the vocabulary, or the ids say something else.
-    """
-    size = len(tokenizer)
-    pairs: Sequence[tuple[str, list[int], str]] = list(
-        zip(rows["rollout_id"], rows["response_ids"], rows["response"], strict=True)
-    )
-    for name, ids, text in pairs[:limit]:
-        said = (
-            tokenizer.decode(list(ids), skip_special_tokens=True)
-            if max(ids, default=0) < size
-            else ""
-        )
-        plain = tokenizer.decode(
-            tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True
-        )
-        if "".join(said.split()) != "".join(plain.split()):
-            raise GeomrlError(
-                f"{path}: the token ids of rollout {name} do not say its text with this model's "
-                f"tokenizer ({said[:40]!r} against {plain[:40]!r}): they are another tokenizer's. "
-                "Tokenise the text again with --retokenize"
-            )

@@ -1,0 +1,185 @@
+"""Prompts and token ids of imported rollouts: the file's own where it has them, else made of its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geomrl.errors import GeomrlError
+from geomrl.problems.nested import plain
+from geomrl.problems.prompts import Prompt, render_prompt
+from geomrl.rollout.generate import response_text
+from geomrl.rollout.import_config import ImportConfig
+from geomrl.rollout.imported_prompts import PromptReader
+from geomrl.rollout.imported_rows import Say, as_key, is_list
+
+
+def with_texts(rows: pd.DataFrame, tokenizer: Any, path: Path) -> pd.DataFrame:
+    """Return the rows with the text of responses that are known by their token ids alone."""
+    if rows["response"].notna().all():
+        return rows
+    ends = rows.get("finish_reason", pd.Series("", index=rows.index))
+    ids = _id_lists(rows, "response_ids", tokenizer, path)
+    last = {tokenizer.eos_token_id, *_end_tokens(tokenizer)}
+    texts = [
+        response_text(tokenizer, each, "stop" if each and each[-1] in last else str(end))
+        for each, end in zip(ids, ends, strict=True)
+    ]
+    return rows.assign(response=texts, response_ids=ids)
+
+
+def _end_tokens(tokenizer: Any) -> set[int]:
+    """Return the ids of the usual tokens that end a turn, where the vocabulary has them."""
+    names = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>")
+    table = tokenizer.get_vocab()
+    return {table[name] for name in names if name in table}
+
+
+def tokenised(
+    rows: pd.DataFrame,
+    columns: Mapping[str, str],
+    tokenizer: Any,
+    config: ImportConfig,
+    path: Path,
+    say: Say,
+) -> pd.DataFrame:
+    """Return the rows with prompt, prompt_ids and response_ids; ids of the file are kept.
+
+    Prompts and responses each by themselves: a file may know the ids of one alone.
+
+    Args:
+        rows: one response a row, each with its text.
+        columns: ours -> the file's.
+        tokenizer: of the model that will read them.
+        config: how to read the file.
+        path: of the file, for messages.
+        say: told of prompts that were mended.
+
+    Raises:
+        GeomrlError: see `importing.import_rollouts`.
+    """
+    kept = set() if config.retokenize else {"prompt_ids", "response_ids"} & set(rows)
+    for name in sorted(kept):
+        rows = rows.assign(**{name: _id_lists(rows, name, tokenizer, path)})
+    if "response_ids" in kept:
+        check_ids_fit(rows, tokenizer, path)
+        source = "given"
+    else:
+        texts = tokenizer(rows["response"].tolist(), add_special_tokens=False)["input_ids"]
+        rows, source = rows.assign(response_ids=pd.Series(texts, index=rows.index)), "re-tokenised"
+    rows = rows.assign(token_source=source)
+    if "prompt_ids" in kept:
+        texts = rows.get("prompt", rows["prompt_ids"].map(tokenizer.decode)).map(as_key)
+        return rows.assign(prompt=texts, prompt_kind="raw")
+    return _prompted(rows, columns, tokenizer, config, path, say)
+
+
+def _prompted(
+    rows: pd.DataFrame,
+    columns: Mapping[str, str],
+    tokenizer: Any,
+    config: ImportConfig,
+    path: Path,
+    say: Say,
+) -> pd.DataFrame:
+    """Fill in prompts and their ids from the file's prompts, or else from its problems."""
+    source = "prompt" if "prompt" in rows else "problem"  # a prompt is what the policy really saw
+    if source not in rows:
+        raise GeomrlError(
+            f"{path}: --retokenize needs the prompt's text; name --column prompt=NAME"
+        )
+    reader = PromptReader(tokenizer, config.thinking, config.raw_prompt)
+    keys = rows[source].map(as_key)
+    seen: dict[str, Prompt] = {}
+    for key, value, row in zip(keys, rows[source], rows["row"], strict=True):
+        if key in seen:
+            continue
+        seen[key] = (
+            reader.read(plain(value), f"{path}, row {row}", columns["prompt"])
+            if source == "prompt"
+            else render_prompt(
+                value, tokenizer, template=config.template, system=config.system,
+                thinking=config.thinking,
+            )
+        )  # fmt: skip
+    kinds = [prompt.kind for prompt in seen.values()]
+    if source == "prompt" and config.thinking is not None:
+        _check_thinking(kinds, reader, path)
+    if recovered := kinds.count("recovered"):
+        say(
+            f"note: {path}: {recovered} of {len(kinds)} prompts had lost the special tokens of the chat "
+            "template; they were put back, since all other text agrees with the template"
+        )
+    found = keys.map(seen)
+    return rows.assign(
+        prompt=[prompt.text for prompt in found],
+        prompt_kind=[prompt.kind for prompt in found],
+        prompt_ids=pd.Series([prompt.ids for prompt in found], index=rows.index),
+        template=config.template if source == "problem" else None,
+        system=config.system if source == "problem" else None,
+    )
+
+
+def _check_thinking(kinds: Sequence[str], reader: PromptReader, path: Path) -> None:
+    """Refuse the option where no prompt was made by a template that heeds it."""
+    if set(kinds) == {"raw"} or not reader.thinking_matters:
+        reason = (
+            "its prompts are texts, taken as they stand"
+            if set(kinds) == {"raw"}
+            else "the tokenizer's chat template does not heed it"
+        )
+        raise GeomrlError(
+            f"{path}: --thinking/--no-thinking would change nothing, since {reason}; leave it out"
+        )
+
+
+def _id_lists(rows: pd.DataFrame, name: str, tokenizer: Any, path: Path) -> pd.Series:
+    """Return token ids as lists of whole numbers; those of a text are compared with it later."""
+    size, lists = len(tokenizer), []
+    alone = name == "prompt_ids" or rows["response"].isna().any()
+    for row, value in zip(rows["row"], rows[name], strict=True):
+        ids = plain(value) if is_list(value) else None
+        if ids is None or not all(isinstance(i, int | float) and i == int(i) for i in ids):
+            raise GeomrlError(
+                f"{path}, row {row}: '{name}' is no list of token ids; name the right column with "
+                f"--column {name}=NAME, or tokenise the text again with --retokenize"
+            )
+        if alone and ids and not 0 <= min(ids) <= max(ids) < size:
+            raise GeomrlError(
+                f"{path}, row {row}: '{name}' holds ids outside this tokenizer's {size}: they are "
+                "another tokenizer's. Tokenise the text again with --retokenize"
+            )
+        lists.append([int(i) for i in ids])
+    return pd.Series(lists, index=rows.index)
+
+
+def check_ids_fit(rows: pd.DataFrame, tokenizer: Any, path: Path, limit: int = 200) -> None:
+    """Check that token ids, read by this tokenizer, say the rollouts' text.
+
+    The first `limit` rows are compared, white space aside.
+
+    Raises:
+        GeomrlError: an id is outside the vocabulary, or the ids say something else.
+    """
+    size = len(tokenizer)
+    pairs: Sequence[tuple[str, list[int], str]] = list(
+        zip(rows["rollout_id"], rows["response_ids"], rows["response"], strict=True)
+    )
+    for name, ids, text in pairs[:limit]:
+        said = (
+            tokenizer.decode(list(ids), skip_special_tokens=True)
+            if max(ids, default=0) < size
+            else ""
+        )
+        plain = tokenizer.decode(
+            tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True
+        )
+        if "".join(said.split()) != "".join(plain.split()):
+            raise GeomrlError(
+                f"{path}: the token ids of rollout {name} do not say its text with this model's "
+                f"tokenizer ({said[:40]!r} against {plain[:40]!r}): they are another tokenizer's. "
+                "Tokenise the text again with --retokenize"
+            )
