@@ -40,7 +40,9 @@ def friendly(command: Callable[..., None]) -> Callable[..., None]:
                 raise
             typer.secho(
                 f"{_rank()}error: out of memory ({(str(error).splitlines() or [''])[0][:120]}). Take a "
-                "smaller --batch-tokens or --chunk (in training: micro_batch.tokens or rollout.chunk);"
+                "smaller --batch-tokens or --chunk (geomrl train: --resume with a smaller"
+                " micro_batch.tokens, model.head_chunk, rollout.chunk or"
+                " rollout.vllm.gpu_memory_utilization, or with model.activation_checkpointing=true);"
                 " what was finished is kept",
                 fg="red",
                 err=True,

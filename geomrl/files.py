@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_SPACE_WORDS = ("No space left", "File too large", "quota exceeded")
+_NO_SPACE_WORDS = (
+    *("No space left", "File too large", "quota exceeded"),
+    *("file write failed", "unexpected pos"),  # torch.save, whose writer loses the system's error
+)
 
 
 @contextmanager
@@ -34,22 +37,34 @@ def atomic_path(path: Path) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Say what is wrong with the disk where something in the block cannot write `path`.
+
+    Raises:
+        GeomrlError: the disk is full or the folder cannot be written.
+    """
+    try:
+        yield
     except PermissionError as error:
         raise GeomrlError(f"{path}: not writable ({error}); choose another --out") from error
     except Exception as error:
-        # pyarrow and safetensors wrap the system's error, so its text is looked at too.
+        # pyarrow, safetensors and torch wrap the system's error, so its text is looked at too.
         if getattr(error, "errno", None) in _NO_SPACE or any(
             w in str(error) for w in _NO_SPACE_WORDS
         ):
             raise GeomrlError(_no_space_message(path)) from error
         raise
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _no_space_message(path: Path) -> str:

@@ -112,6 +112,11 @@ def _whole(folder: Path) -> str:
         raise GeomrlError(
             f"{folder}: this checkpoint was cut off while being written; take another"
         )
+    if not (folder / "model").is_dir():
+        raise GeomrlError(
+            f"{folder}: was written without its model (checkpoint.model: false); take the trained model,"
+            f" {folder.parents[1] / 'model'}"
+        )
     return str(folder / "model")
 
 

@@ -62,7 +62,8 @@ def run_jobs(
 ) -> dict[str, str]:
     """Train what is not done yet; return name -> message of those that failed.
 
-    Each worker process takes job after job; a job that was interrupted goes on. Every process has
+    Each worker process takes job after job (with other models than the bundled one, a new process
+    each); a job that was interrupted goes on. Every process has
     its share of the CPU cores (OMP_NUM_THREADS where that is set), and a GPU of its own where there
     are several. On Ctrl-C all of them end.
 
@@ -151,6 +152,8 @@ class _Worker:
             process.stdin.write(json.dumps(task) + "\n")
             process.stdin.flush()
         if process.stdout.readline() == "done\n":
+            if not _shares_process(job.config):
+                self._end()
             return None
         code = process.wait()
         self._end()  # children that it left
@@ -184,6 +187,15 @@ class _Worker:
                     os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
                 self._process = None
+
+
+def _shares_process(config: TrainConfig) -> bool:
+    """Say whether the next job may run in this one's process.
+
+    Libraries are imported once then, but what they hold is not given back for certain: vLLM keeps
+    memory on the GPU, and DeepSpeed's ZeRO-3 each policy. A model of some size gets its own process.
+    """
+    return config.model.name == "reasoner" and config.deepspeed.zero < 3
 
 
 def _message(log: Path, code: int) -> str:

@@ -2,31 +2,38 @@
 
 RUN/checkpoints/step-000010 holds DeepSpeed's own state (weights, optimiser), the random state of
 every rank, the trainer's counters, the carried groups, and `model/`, a plain Hugging Face folder
-that `geomrl probe` reads. `complete.json`, written last, names every file with its size and hash: a
-folder without it, or with a file that differs, was torn, and the one before it is taken.
+that `geomrl probe` reads and no training needs. `complete.json` is written last (`fingerprints`).
 """
 
 from __future__ import annotations
 
-import os
 import random
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from geomrl.errors import GeomrlError
-from geomrl.files import file_hash, read_json, read_parquet, write_json, write_parquet
+from geomrl.files import disk_errors, read_json, read_parquet, write_json, write_parquet
 from geomrl.seeds import derive_seed
 from geomrl.train.batch import Sample, read_samples, samples_table
 from geomrl.train.engine import DeepSpeedEngine
+from geomrl.train.fingerprints import (
+    COMPLETE,
+    damage,
+    everything,
+    fingerprints,
+    for_training,
+    random_file,
+)
+from geomrl.train.shared_folder import require_seen
 from geomrl.train.weights import named_weights
 
-_COMPLETE = "complete.json"
 _TAG = "state"
 
 
@@ -49,6 +56,17 @@ def checkpoint_folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:06d}"
 
 
+def checkpoints(run: Path) -> list[Path]:
+    """Return all checkpoint folders, newest first, torn ones among them."""
+    found = [path for path in (run / "checkpoints").glob("step-*") if path.name[5:].isdigit()]
+    return sorted(found, key=step_of, reverse=True)
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return a checkpoint's step."""
+    return int(checkpoint.name.removeprefix("step-"))
+
+
 def save_checkpoint(
     run: Path,
     engine: DeepSpeedEngine,
@@ -56,6 +74,7 @@ def save_checkpoint(
     state: TrainState,
     *,
     keep: int,
+    model: bool = True,
     tick: Callable[[str], None] = lambda point: None,
 ) -> Path:
     """Write a checkpoint; all ranks take part. Older ones than the newest `keep` + 1 go.
@@ -66,16 +85,21 @@ def save_checkpoint(
         tokenizer: goes into the model folder.
         state: the trainer's counters.
         keep: how many checkpoints stay besides this one.
+        model: whether the plain Hugging Face folder is written too.
         tick: told the name of each point that is reached.
+
+    Raises:
+        GeomrlError: the disk has no room for it, or rank 0 does not see what another rank wrote. The
+            checkpoints before it stay.
     """
     world, folder = engine.world, checkpoint_folder(run, state.step)
-    if world.first and folder.exists():
-        shutil.rmtree(folder)  # what a killed run left of it
-    world.barrier()
-    engine.raw.save_checkpoint(str(folder / "deepspeed"), tag=_TAG)
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(random_state(), folder / f"random-{world.rank:05d}.pt")
-    save_model(folder / "model", engine, tokenizer)
+    world.first_does(lambda: _make_room(folder, checkpoint_bytes(engine, model=model)))
+    with disk_errors(folder):
+        engine.raw.save_checkpoint(str(folder / "deepspeed"), tag=_TAG)
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(random_state(), folder / random_file(world.rank))
+        if model:
+            write_model(folder / "model", engine, tokenizer)
     if world.first:
         if state.carried:
             samples = [sample for group in state.carried for sample in group]
@@ -84,23 +108,86 @@ def save_checkpoint(
         write_json(folder / "trainer.json", {**counters, "world": world.size})
     world.barrier()
     tick("model_written")
+    written = world.gather(fingerprints(folder, world.rank))
+    world.first_does(lambda: _complete(folder, written))
     if world.first:
-        write_json(folder / _COMPLETE, _fingerprints(folder))
-        for old in _folders(run)[keep + 1 :]:
+        for old in checkpoints(run)[keep + 1 :]:
             shutil.rmtree(old)
     world.barrier()
     return folder
 
 
+def _make_room(folder: Path, needed: int) -> None:
+    """Remove what a killed run left of a checkpoint, and check that the disk can take it."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        folder.rmdir()
+        raise GeomrlError(
+            f"{folder}: a checkpoint takes about {needed / 1e9:.1f} GB, and the disk has"
+            f" {free / 1e9:.1f} GB free; the checkpoints before it are whole. Free some space (or lower"
+            " checkpoint.keep, or set checkpoint.model=false) and go on with --resume"
+        )
+
+
+def checkpoint_bytes(engine: DeepSpeedEngine, *, model: bool) -> int:
+    """Return about how many bytes a checkpoint takes, all ranks' files together.
+
+    The weights in their own format, Adam's two moments in float32 and, under ZeRO, the float32
+    master copy; once more the weights for the plain Hugging Face folder.
+    """
+    weights = list(engine.policy.parameters())
+    adam = 8 if engine.raw.zero_optimization_stage() == 0 else 12
+    trained = sum(_numel(weight) for weight in weights if weight.requires_grad)
+    plain = sum(_numel(weight) * weight.element_size() for weight in weights)
+    return adam * trained + plain * (2 if model else 1)
+
+
+def _numel(weight: nn.Parameter) -> int:
+    """Return a weight's elements; under ZeRO-3 its own tensor holds none."""
+    return int(getattr(weight, "ds_numel", weight.numel()))
+
+
+def _complete(folder: Path, written: list[dict[str, dict[str, Any]]]) -> None:
+    """Write the record of all ranks' files, if rank 0 sees them all."""
+    for rank, files in enumerate(written):
+        require_seen(folder, {name: known["bytes"] for name, known in files.items()}, rank)
+    merged = {name: known for files in written for name, known in files.items()}
+    write_json(folder / COMPLETE, dict(sorted(merged.items())))
+
+
 def save_model(folder: Path, engine: DeepSpeedEngine, tokenizer: Any) -> None:
-    """Write the policy as a plain Hugging Face folder, adapters merged; all ranks take part."""
-    weights = {name: tensor.cpu().clone() for name, tensor in named_weights(engine.policy)}
-    if not engine.world.first:
+    """Write the policy as a plain Hugging Face folder, whole or not at all; all ranks take part.
+
+    Raises:
+        GeomrlError: the disk is full. What was in the folder stays.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with disk_errors(folder):
+        write_model(partial, engine, tokenizer)
+    if engine.world.first:
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.rename(folder)
+
+
+def write_model(folder: Path, engine: DeepSpeedEngine, tokenizer: Any) -> None:
+    """Write the policy into a new plain Hugging Face folder, adapters merged; all ranks take part.
+
+    Gathering partitioned weights needs all ranks, but rank 0 alone keeps and writes them.
+    """
+    first = engine.world.first
+    weights = {}
+    for name, tensor in named_weights(engine.policy):
+        if first:
+            weights[name] = tensor.to("cpu", copy=True)
+    if not first:
         return
-    model = engine.policy.model
-    plain = _plain_model(model)
     # Tied heads are left out by name, as transformers itself does.
-    plain.save_pretrained(folder, state_dict=weights)
+    _plain_model(engine.policy.model).save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
 
 
@@ -114,17 +201,13 @@ def _plain_model(model: Any) -> Any:
     return plain
 
 
-def load_checkpoint(run: Path, engine: DeepSpeedEngine) -> TrainState | None:
-    """Restore the newest whole checkpoint; None where there is none. All ranks take part.
+def load_checkpoint(folder: Path, engine: DeepSpeedEngine) -> TrainState:
+    """Restore a checkpoint that is whole; all ranks take part.
 
     Raises:
-        GeomrlError: it was made with another number of ranks.
+        GeomrlError: it was made with another number of ranks, or DeepSpeed cannot read its part.
     """
     world = engine.world
-    # Rank 0 alone reads what is whole, so that all ranks take the same one.
-    folder = world.gather(newest_checkpoint(run) if world.first else None)[0]
-    if folder is None:
-        return None
     counters = read_json(folder / "trainer.json")
     if counters.pop("world") != world.size:
         raise GeomrlError(
@@ -137,55 +220,18 @@ def load_checkpoint(run: Path, engine: DeepSpeedEngine) -> TrainState | None:
             f"{folder}: DeepSpeed cannot read its part; delete this folder to go back"
         )
     state = TrainState(**counters, carried=_carried(folder))
-    saved = torch.load(folder / f"random-{world.rank:05d}.pt", weights_only=False)
-    set_random_state(saved)
+    set_random_state(torch.load(folder / random_file(world.rank), weights_only=False))
     return state
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """Return the newest checkpoint that is whole, passing over torn ones."""
-    return next((folder for folder in _folders(run) if is_whole(folder)), None)
+    """Return the newest checkpoint that a training can go on from; None where there is none."""
+    return next((f for f in checkpoints(run) if damage(f, for_training) is None), None)
 
 
 def is_whole(folder: Path) -> bool:
     """Say whether every file of a checkpoint is there as it was written."""
-    record = folder / _COMPLETE
-    if not record.exists():
-        return False
-    try:
-        files: Mapping[str, Any] = read_json(record)
-    except GeomrlError:  # the record itself is torn
-        return False
-    return all(
-        (path := folder / name).exists()
-        and path.stat().st_size == known["bytes"]
-        and file_hash(path) == known["hash"]
-        for name, known in files.items()
-    )
-
-
-def forget_later(run: Path, step: int) -> None:
-    """Delete what a run wrote after `step`: it is made again, to the bit."""
-    for pattern in ("rollouts/step-*.parquet", "eval/step-*", "checkpoints/step-*"):
-        for path in run.glob(pattern):
-            if int(path.name.removeprefix("step-")[:6]) > step:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def _folders(run: Path) -> list[Path]:
-    """Return all checkpoint folders, newest first, torn ones among them."""
-    return sorted((run / "checkpoints").glob("step-*"), reverse=True)
-
-
-def _fingerprints(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return every file's size and hash, after making sure that it is on the disk."""
-    found = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != _COMPLETE):
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-        name = path.relative_to(folder).as_posix()
-        found[name] = {"bytes": path.stat().st_size, "hash": file_hash(path)}
-    return found
+    return damage(folder, everything) is None
 
 
 def _carried(folder: Path) -> list[list[Sample]]:

@@ -108,6 +108,10 @@ class DeepSpeedEngine:
 
         self.raw._take_model_step = measured
 
+    def close(self) -> None:
+        """Take DeepSpeed's hooks off the weights, which would keep them all in memory for ever."""
+        self.raw.destroy()
+
     def backward(self, loss: Tensor) -> None:
         """Add the gradient of a share of the loss."""
         # DeepSpeed averages over ranks; our losses are shares of one sum.

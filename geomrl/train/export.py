@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 from geomrl.errors import GeomrlError
-from geomrl.train.checkpoint import checkpoint_folder, is_whole, newest_checkpoint
+from geomrl.train.checkpoint import checkpoint_folder, checkpoints, step_of
+from geomrl.train.fingerprints import damage, of_model
 
 
 def export(run: Path | str, out: Path | str, *, step: int | None = None) -> Path:
@@ -21,15 +22,19 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None) -> Path
         GeomrlError: the run has no such checkpoint, it is torn, or `out` holds something.
     """
     run, out = Path(run), Path(out)
-    there = sorted(int(p.name.removeprefix("step-")) for p in (run / "checkpoints").glob("step-*"))
+    there = checkpoints(run)
     if not there:
         raise GeomrlError(f"{run}: holds no checkpoint; make one with `geomrl train`")
-    folder = newest_checkpoint(run) if step is None else checkpoint_folder(run, step)
-    if folder is None or not folder.exists() or not is_whole(folder):
+    asked = there if step is None else [checkpoint_folder(run, step)]
+    faults = {folder: _fault(folder) for folder in asked if folder in there}
+    folder = next((folder for folder, fault in faults.items() if fault is None), None)
+    if folder is None:
         wanted = "no whole checkpoint" if step is None else f"no whole checkpoint of step {step}"
+        kept = ", ".join(str(step_of(folder)) for folder in reversed(there))
+        why = "; ".join(f"step {step_of(folder)}: {fault}" for folder, fault in faults.items())
         raise GeomrlError(
-            f"{run}: {wanted} (there is: {', '.join(map(str, there))}); older ones are deleted as "
-            "checkpoint.keep says"
+            f"{run}: {wanted} (there is: {kept}{'; ' if why else ''}{why}); older ones are deleted as"
+            " checkpoint.keep says"
         )
     if out.exists() and any(out.iterdir()):
         raise GeomrlError(f"{out}: is not empty; give a new folder")
@@ -41,3 +46,11 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None) -> Path
         out.rmdir()
     partial.rename(out)
     return out
+
+
+def _fault(folder: Path) -> str | None:
+    """Return why the model cannot be taken out of a checkpoint; None where it can."""
+    fault = damage(folder, of_model)
+    if fault is None and not (folder / "model").is_dir():
+        return "written without its model (checkpoint.model: false)"
+    return fault

@@ -120,6 +120,16 @@ def read_metrics(run: Path | str) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(numbers, float)).sort_values("step", ignore_index=True)
 
 
+def logged_steps(run: Path) -> list[int]:
+    """Return the steps that RUN/metrics.jsonl has whole lines of, in order; none without the file.
+
+    Raises:
+        GeomrlError: a line other than the last one cannot be read.
+    """
+    path = Path(run) / FILE
+    return sorted(int(row["step"]) for _, row in _lines(path)) if path.exists() else []
+
+
 def require_loggers(config: LogConfig) -> None:
     """Say what is missing before a model is loaded.
 

@@ -41,12 +41,19 @@ def check_folder(run: Path, *, resume: bool) -> bool:
     """Say whether a folder holds a training run.
 
     Raises:
-        GeomrlError: it does and is not to be gone on with, or is to be and does not.
+        GeomrlError: it does and is not to be gone on with, or is to be and does not; or it holds parts
+            of one, without the record.
     """
     begun = "train" in read_manifest(run)
     if begun and not resume:
         raise GeomrlError(
             f"{run}: holds a training run; add --resume to go on with it, or give another --out"
+        )
+    left = [name for name in ("checkpoints", "metrics.jsonl") if (run / name).exists()]
+    if left and not begun:
+        raise GeomrlError(
+            f"{run}: holds {left[0]} of a training, but no record of it in manifest.json; copy the"
+            " folder again from where it is whole, or give another --out"
         )
     if resume and not begun:
         raise GeomrlError(f"{run}: holds no training run to resume; leave --resume out")

@@ -385,6 +385,10 @@ class CheckpointConfig(Section):
         default=10, ge=1, description="After every so many training steps, and the last."
     )
     keep: int = Field(default=2, ge=0, description="How many besides the last one; older ones go.")
+    model: bool = Field(
+        default=True,
+        description="Also a plain Hugging Face folder in each, for probe, eval and export.",
+    )
 
 
 class LogConfig(Section):

@@ -10,8 +10,6 @@ from typing import Any
 
 from torch import nn
 
-from geomrl.files import atomic_path
-from geomrl.manifest import record_step
 from geomrl.models import (
     LoadedModel,
     load_model,
@@ -26,20 +24,16 @@ from geomrl.rollout.engine import TrainingEngine
 from geomrl.rollout.transformers_engine import TransformersEngine, stop_ids
 from geomrl.seeds import derive_seed
 from geomrl.train.collect import PromptOrder, TrainingPrompt, training_prompts
-from geomrl.train.config import TrainConfig, resolved_yaml
+from geomrl.train.config import TrainConfig
 from geomrl.train.display import TrainDisplay
 from geomrl.train.engine import DeepSpeedEngine, partitioned_loading
 from geomrl.train.metrics_log import MetricsLog
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.positions import AnchorFinder
-from geomrl.train.preflight import check_folder
 from geomrl.train.sampling import Sampler
 from geomrl.train.world import World
 from geomrl.verify.marker import parse_marker
 from geomrl.verify.verifier import MathVerifier
-
-_NOT_CONTENT = ("steps", "checkpoint", "log")
-"""What may differ when a run is gone on with: how long, and what is kept of it."""
 
 
 @dataclass(frozen=True)
@@ -71,22 +65,6 @@ class Setup:
     display: TrainDisplay
 
 
-def begin_run(config: TrainConfig, run: Path, world: World, *, resume: bool) -> None:
-    """Record the run, or check that it is the one to go on with.
-
-    Raises:
-        GeomrlError: the folder holds another run, or one that was not to be gone on with.
-    """
-    settings = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_CONTENT}
-    begun = check_folder(run, resume=resume)
-    world.barrier()
-    if world.first:
-        record_step(run, "train", {**settings, "world": world.size}, begun=begun)
-        with atomic_path(run / "config.yaml") as temporary:
-            temporary.write_text(resolved_yaml(config))
-    world.barrier()
-
-
 @contextmanager
 def build(
     config: TrainConfig, run: Path, world: World, lines: Sequence[str], display: TrainDisplay
@@ -109,6 +87,7 @@ def build(
         policy = _policy(config, world)
         spare_threads(policy, world.device)
         trained = DeepSpeedEngine(policy, config, world)
+        stack.callback(trained.close)
         held_out = _held_out(config, tokenizer)
         problems = load_problems(
             config.data.problems, limit=config.data.limit, columns=config.data.columns

@@ -22,7 +22,6 @@ from geomrl.train.advantage import group_advantages
 from geomrl.train.batch import Sample, samples_table, sampling_columns, with_advantages
 from geomrl.train.checkpoint import (
     TrainState,
-    forget_later,
     load_checkpoint,
     save_checkpoint,
     save_model,
@@ -34,7 +33,8 @@ from geomrl.train.config import TrainConfig
 from geomrl.train.display import TrainDisplay
 from geomrl.train.evaluation import evaluate
 from geomrl.train.preflight import check
-from geomrl.train.setup import Setup, begin_run, build
+from geomrl.train.setup import Setup, build
+from geomrl.train.start import go_on, open_run
 from geomrl.train.update_phase import Tick, update_phase
 from geomrl.train.world import is_first, join_world, world_size
 
@@ -56,6 +56,7 @@ def train(
         config: the run's configuration.
         out: the run's folder.
         resume: go on from the newest whole checkpoint (from the start where there is none yet).
+            Settings that decide memory, speed or rounding alone may have changed.
         show: show progress.
         tick: told each point that is reached.
 
@@ -66,15 +67,15 @@ def train(
     lines = check(config, world_size())
     with ExitStack() as stack:
         world = stack.enter_context(join_world())
-        begin_run(config, run, world, resume=resume)
+        start = stack.enter_context(open_run(config, run, world, resume=resume))
         display = stack.enter_context(TrainDisplay(config.steps, show=show and is_first()))
+        for line in start.lines:
+            display.say(line)
         setup = stack.enter_context(build(config, run, world, lines if show else [], display))
         seed_generators(config.seed, world.rank)
-        state = load_checkpoint(run, setup.engine) or TrainState()
-        if world.first:
-            forget_later(run, state.step)
-            setup.log.rewind(state.step if state.step else -1)
-        world.barrier()
+        checkpoint = start.point.checkpoint
+        state = load_checkpoint(checkpoint, setup.engine) if checkpoint else TrainState()
+        world.first_does(lambda: go_on(config, run, start, setup.log))
         evaluation = config.evaluation
         if state.step == 0 and evaluation is not None and evaluation.at_start:
             with timed("evaluate") as times:
@@ -92,7 +93,7 @@ def train(
                 display.phase("save")
                 save_checkpoint(
                     run, setup.engine, setup.tokenizer, state,
-                    keep=config.checkpoint.keep, tick=tick,
+                    keep=config.checkpoint.keep, model=config.checkpoint.model, tick=tick,
                 )  # fmt: skip
         save_model(run / "model", setup.engine, setup.tokenizer)
         world.barrier()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+
+from geomrl.errors import GeomrlError
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)
@@ -59,6 +61,34 @@ class World:
         for rank, part in enumerate(self.gather(list(mine))):
             whole[rank :: self.size] = part
         return whole
+
+    def each_does(self, action: Callable[[], T]) -> list[T]:
+        """Return what every rank's call returns; an error of one is raised on all ranks.
+
+        Raises:
+            GeomrlError: the first rank's that failed.
+        """
+        if self.size == 1:
+            return [action()]
+        mine: T | None = None
+        failure = None
+        try:
+            mine = action()
+        except GeomrlError as error:
+            failure = str(error)
+        found = self.gather((mine, failure))
+        for _, told in found:
+            if told is not None:
+                raise GeomrlError(told)
+        return [result for result, _ in found]  # type: ignore[misc]  # none has failed
+
+    def first_does(self, action: Callable[[], T]) -> T:
+        """Return on all ranks what rank 0's call returns; its error is raised on all ranks.
+
+        Raises:
+            GeomrlError: rank 0's call did.
+        """
+        return self.each_does(lambda: action() if self.first else None)[0]  # type: ignore[return-value]
 
     def barrier(self) -> None:
         """Wait for all ranks."""

@@ -1,0 +1,111 @@
+"""The settings of a training in its manifest: what decides its content, and what may change on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from geomrl.files import write_json
+from geomrl.manifest import check_same_settings, read_manifest, record_step
+from geomrl.train.config import TrainConfig
+
+STEP = "train"
+"""The training's name in the manifest."""
+
+_NOT_CONTENT = ("steps", "checkpoint", "log")
+"""How long a run is and what is kept of it: not recorded in the manifest."""
+
+ROUNDING_OR_SPEED = (
+    *("micro_batch", "model.head_chunk", "model.activation_checkpointing", "model.attention"),
+    *("rollout.chunk", "rollout.vllm", "evaluation.every", "deepspeed.processes"),
+)
+"""What decides memory, speed and the order of sums, or when is measured: may change at a resume.
+
+The loss is one sum over an update, however that is cut, and every rollout draws from its own seed.
+"""
+
+Changes = dict[str, tuple[Any, Any]]
+"""Setting, with dots -> its value before and now."""
+
+
+def recorded_settings(config: TrainConfig, world_size: int) -> dict[str, Any]:
+    """Return what the manifest holds of a configuration."""
+    settings = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_CONTENT}
+    return {**settings, "world": world_size}
+
+
+def record_start(config: TrainConfig, run: Path, world_size: int) -> None:
+    """Record a run that begins, in its manifest."""
+    record_step(run, STEP, recorded_settings(config, world_size), begun=False)
+
+
+def changes(config: TrainConfig, run: Path, world_size: int) -> Changes:
+    """Return what differs from a run's settings, where that decides memory, speed or rounding alone.
+
+    Settings that a run's record lacks, since they came later, had their defaults.
+
+    Raises:
+        GeomrlError: something else differs; the message lists it.
+    """
+    entry = read_manifest(run)[STEP]
+    before = _with_defaults(entry["settings"])
+    for change in entry.get("changes", []):
+        for name, values in change["settings"].items():
+            _put(before, name, values["now"])
+    now = recorded_settings(config, world_size)
+    differing = {name: (old, new) for name, old, new in _differences(before, now)}
+    allowed = {name: both for name, both in differing.items() if _may_change(name)}
+    content = {name: both for name, both in differing.items() if name not in allowed}
+    check_same_settings(
+        run,
+        STEP,
+        {name: old for name, (old, _) in content.items()},
+        {name: new for name, (_, new) in content.items()},
+    )
+    return allowed
+
+
+def record_changes(run: Path, changed: Changes, step: int) -> None:
+    """Add changed settings to the manifest, with the first training step that they hold for."""
+    if not changed:
+        return
+    manifest = read_manifest(run)
+    settings = {name: {"before": old, "now": new} for name, (old, new) in changed.items()}
+    entry = manifest[STEP]
+    entry["changes"] = [*entry.get("changes", []), {"from_step": step, "settings": settings}]
+    write_json(run / "manifest.json", manifest)
+
+
+def _may_change(name: str) -> bool:
+    return any(name == one or name.startswith(f"{one}.") for one in ROUNDING_OR_SPEED)
+
+
+def _with_defaults(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    settings = dict(recorded)
+    world = settings.pop("world", 1)
+    try:
+        known = TrainConfig.model_validate({**settings, "steps": 1})
+    except ValidationError:  # a later version refuses them: they are compared as they stand
+        return dict(recorded)
+    return recorded_settings(known, world)
+
+
+def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield (setting with dots, before, now) of all that differ."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in sorted({*before, *now}):
+            inner = f"{name}.{key}" if name else key
+            yield from _differences(before.get(key), now.get(key), inner)
+    elif before != now:
+        yield name, before, now
+
+
+def _put(settings: dict[str, Any], name: str, value: Any) -> None:
+    """Set a setting by its name with dots."""
+    *path, last = name.split(".")
+    for key in path:
+        settings = settings[key]
+    settings[last] = value
