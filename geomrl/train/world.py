@@ -62,33 +62,24 @@ class World:
             whole[rank :: self.size] = part
         return whole
 
-    def each_does(self, action: Callable[[], T]) -> list[T]:
-        """Return what every rank's call returns; an error of one is raised on all ranks.
-
-        Raises:
-            GeomrlError: the first rank's that failed.
-        """
-        if self.size == 1:
-            return [action()]
-        mine: T | None = None
-        failure = None
-        try:
-            mine = action()
-        except GeomrlError as error:
-            failure = str(error)
-        found = self.gather((mine, failure))
-        for _, told in found:
-            if told is not None:
-                raise GeomrlError(told)
-        return [result for result, _ in found]  # type: ignore[misc]  # none has failed
-
     def first_does(self, action: Callable[[], T]) -> T:
         """Return on all ranks what rank 0's call returns; its error is raised on all ranks.
 
         Raises:
             GeomrlError: rank 0's call did.
         """
-        return self.each_does(lambda: action() if self.first else None)[0]  # type: ignore[return-value]
+        if self.size == 1:
+            return action()
+        found: Any = None
+        failure = None
+        try:
+            found = action() if self.first else None
+        except GeomrlError as error:
+            failure = str(error)
+        found, failure = self.gather((found, failure))[0]
+        if failure is not None:
+            raise GeomrlError(failure)
+        return found  # type: ignore[no-any-return]  # a T, through a pickle
 
     def barrier(self) -> None:
         """Wait for all ranks."""
