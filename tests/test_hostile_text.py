@@ -8,6 +8,7 @@ import threading
 from itertools import combinations
 
 import psutil
+from cpu_limit import cpu_limit
 from tiny import byte_level_tokenizer
 
 from geomrl.probe.anchors import find_anchors
@@ -100,7 +101,8 @@ def test_no_anchor_where_the_marker_cannot_be_searched(monkeypatch):
     tokenizer = byte_level_tokenizer()
     ids = tokenizer("a" * 60 + "b", add_special_tokens=False)["input_ids"]
     marker = parse_marker(HARD_MARKER)
-    found = find_anchors(TokenBytes(tokenizer), ids, marker, ["before_marker", "response_last"])
+    with cpu_limit(5):
+        found = find_anchors(TokenBytes(tokenizer), ids, marker, ["before_marker", "response_last"])
     assert [anchor.reason for anchor in found] == ["marker_timeout", None]
     assert markers.find_to_show(marker, "a" * 60 + "b") is None
 

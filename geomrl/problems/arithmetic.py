@@ -330,7 +330,10 @@ def multiplication_steps(factors: tuple[int, ...], rng: random.Random) -> list[S
 
 
 def _wording_pattern(op: str, wording: str) -> re.Pattern[str]:
-    digits = {name: rf"(?<![\d.])(?P<{name}>\d+)" for name in ("left", "right", "result")}
+    # No operation of the task has a number of a thousand digits, and `int` refuses some.
+    digits = {
+        name: rf"(?<![\d.])(?P<{name}>\d{{1,1000}})(?!\d)" for name in ("left", "right", "result")
+    }
     return re.compile(re.escape(wording).replace(r"\{", "{").replace(r"\}", "}").format(**digits))
 
 
