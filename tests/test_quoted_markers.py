@@ -1,10 +1,16 @@
 """Markers that quote the instruction, spellings of the marker, and where a turn ends."""
 
 import pytest
-from tiny import byte_level_tokenizer
+from small_runs import write_lines
+from tiny import build_model, byte_level_tokenizer
+from typer.testing import CliRunner
 
+from geomrl.cli import app
+from geomrl.models import load_tokenizer
 from geomrl.probe.anchors import find_anchors
 from geomrl.probe.token_bytes import TokenBytes
+from geomrl.rollout.importing import ImportConfig, import_verdicts
+from geomrl.run import open_run
 from geomrl.stats.majority import majority_at_k
 from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.verifier import Grade, MathVerifier
@@ -154,3 +160,44 @@ def test_a_turn_ends_at_its_first_end_token(behind):
     assert place(ids, "response_last", **options).token_index == last
     before = place(ids_of(text), "before_marker").token_index
     assert place(ids, "before_marker", **options, answer="15").token_index == before
+
+
+NEXT_TURN = "It is $\\boxed{15}$.<|im_end|>\n<|im_start|>user\nSure? \\boxed{16}<|im_end|>"
+
+
+@pytest.fixture(scope="module")
+def chat_model(tmp_path_factory):
+    """A tokenizer whose end of turn stands in its chat template alone, as base models have it."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
+        "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    model = build_model(vocab_size=len(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("response", [NEXT_TURN, NEXT_TURN.partition("\n")[0] + "</s></s>"])
+def test_an_imported_response_ends_with_its_turn(chat_model, tmp_path, response):
+    """Neither graded nor read behind its end: not a 16 that somebody else asks about."""
+    path = write_lines(
+        tmp_path / "r.jsonl", [{"problem": "10 + 5?", "gold": "15", "response": response}] * 2
+    )
+    arguments = ["probe", chat_model, "--rollouts", path, "--out", tmp_path / "run",
+                 "--layers", "final", "--anchors", "before_marker,response_last"]  # fmt: skip
+    CliRunner().invoke(app, [str(a) for a in arguments])
+    run = open_run(tmp_path / "run")
+    assert run.rollouts["verdict"].tolist() == ["correct", "correct"]
+    rows = run.store().rows()
+    last = rows[rows["anchor"] == "response_last"]["token_index"].tolist()
+    tokenizer = load_tokenizer(str(chat_model))
+    before_end = tokenizer("It is $\\boxed{15}$.", add_special_tokens=False)["input_ids"]
+    assert last == [len(before_end) - 1] * 2
+    assert rows[rows["anchor"] == "before_marker"]["token_index"].notna().all()
+    with MathVerifier(workers=1) as verifier:
+        [graded] = import_verdicts(path, verifier, ImportConfig()).values()
+    assert graded["verdict"].tolist() == ["correct", "correct"]

@@ -21,7 +21,7 @@ from geomrl.probe.extractor import Extractor, Rows
 from geomrl.probe.self_check import check_reading, refuse_unreadable
 from geomrl.probe.store import INTEGER_COLUMNS, ROW_SCHEMA, StateStore, StoreSettings
 from geomrl.probe.token_bytes import TokenBytes
-from geomrl.rollout.transformers_engine import stop_ids
+from geomrl.rollout.turns import turn_end_ids
 from geomrl.verify.marker import Marker
 
 _SHARD_BYTES = 256e6
@@ -69,7 +69,7 @@ class ModelProbe:
         self.loaded = loaded
         self.extractor = Extractor(loaded.model.base_model)
         self.tokens = TokenBytes(loaded.tokenizer)
-        self.stop_ids = stop_ids(loaded.model, loaded.tokenizer)
+        self.stop_ids = turn_end_ids(loaded.model.generation_config, loaded.tokenizer)
         self.unreadable = check_reading(loaded, self.extractor)
 
     @property

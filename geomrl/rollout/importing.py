@@ -7,7 +7,7 @@ policy did not see is refused. Golds are read as those of problem files are (`pr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from geomrl.rollout.import_config import ImportConfig
 from geomrl.rollout.imported_rows import (
     Say,
     as_key,
+    is_list,
     match_columns,
     one_response_a_row,
     read_rows,
@@ -29,6 +30,7 @@ from geomrl.rollout.imported_rows import (
 )
 from geomrl.rollout.imported_tokens import tokenised, with_texts
 from geomrl.rollout.table import SCHEMA, grade_columns, rollout_id, with_answer_classes
+from geomrl.rollout.turns import first_turn, turn_end_ids, turn_ends
 from geomrl.verify.marker import Marker
 from geomrl.verify.verifier import Grade, Verifier
 
@@ -67,8 +69,8 @@ def import_rollouts(
     raw, columns = _opened(path, config, say)
     _check_options(columns, config, path)
     rows = one_response_a_row(raw, columns, path, labels=config.keep_labels)
-    rows = with_texts(rows, tokenizer, path)
-    rows = _with_ids(_without_answers(rows, verifier.marker, path, say), path)
+    rows = _without_answers(with_texts(rows, tokenizer, path), verifier.marker, path, say)
+    rows = _with_ids(_first_turns(rows, tokenizer, path, say), path)
     _check_one_policy(rows, columns, path)
     read = tokenised(rows, columns, tokenizer, config, path, say)
     graded = _graded(read, verifier, columns, config.keep_labels, path, progress)
@@ -113,6 +115,7 @@ def import_verdicts(
             "rollout MODEL --import FILE`, and evaluate what that writes"
         )
     rows = _without_answers(rows, verifier.marker, path, say)
+    rows = _first_turns(rows, None, path, say)
     whose = _policies(rows, path)
     parts = [_with_ids(part, path).assign(policy=n) for n, part in rows.groupby(whose, sort=False)]
     graded = _graded(
@@ -159,6 +162,36 @@ def _check_options(columns: Mapping[str, str], config: ImportConfig, path: Path)
             f"{path}: {' and '.join(useless)} would change nothing, since {reason}; leave it out, or "
             "leave those prompts aside (--column prompt= --column prompt_ids=) to render the problem"
         )
+
+
+def _first_turns(rows: pd.DataFrame, tokenizer: Any, path: Path, say: Say) -> pd.DataFrame:
+    """Cut responses, and ids that stand beside them, at the first token that ends a turn."""
+    ends = turn_ends(tokenizer)
+    whole = rows["response"]
+    cut = whole.map(partial(first_turn, ends=ends))
+    further = [
+        bool(reduce(lambda text, end: text.replace(end, ""), ends, text[len(kept) :]).strip())
+        for text, kept in zip(whole, cut, strict=True)
+    ]
+    if any(further):
+        say(
+            f"note: {path}: {sum(further)} responses go on behind the end of their turn; what stands "
+            "there is neither graded nor read"
+        )
+    rows = rows.assign(response=cut)
+    if tokenizer is not None and "response_ids" in rows:
+        last = turn_end_ids(None, tokenizer)
+        rows["response_ids"] = [
+            _up_to(last, ids) if is_list(ids) and len(text) != len(kept) else ids
+            for ids, text, kept in zip(rows["response_ids"], whole, cut, strict=True)
+        ]
+    return rows
+
+
+def _up_to(ends: frozenset[int], ids: Any) -> list[Any]:
+    """The ids up to the first one that ends a turn, that one included."""
+    found = list(ids)
+    return next((found[: i + 1] for i, token in enumerate(found) if token in ends), found)
 
 
 def _without_answers(rows: pd.DataFrame, marker: Marker, path: Path, say: Say) -> pd.DataFrame:

@@ -21,7 +21,8 @@ from geomrl.probe.extractor import Extractor
 from geomrl.probe.token_bytes import TokenBytes
 from geomrl.problems.load import load_problems
 from geomrl.rollout.engine import TrainingEngine
-from geomrl.rollout.transformers_engine import TransformersEngine, stop_ids
+from geomrl.rollout.transformers_engine import TransformersEngine
+from geomrl.rollout.turns import turn_end_ids
 from geomrl.seeds import derive_seed
 from geomrl.train.collect import PromptOrder, TrainingPrompt, training_prompts
 from geomrl.train.config import TrainConfig
@@ -109,7 +110,7 @@ def build(
             finder=AnchorFinder(
                 TokenBytes(tokenizer),
                 parse_marker(config.data.marker),
-                stop_ids(policy.model, tokenizer),
+                turn_end_ids(policy.model.generation_config, tokenizer),
             ),
             prompts=prompts,
             order=PromptOrder(len(prompts), config.data.prompts_per_step, config.seed),

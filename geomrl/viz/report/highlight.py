@@ -10,7 +10,7 @@ from geomrl.errors import GeomrlError
 from geomrl.models import load_tokenizer, quiet_transformers, vocabulary_hash
 from geomrl.probe.anchors import find_anchors
 from geomrl.probe.token_bytes import TokenBytes
-from geomrl.rollout.transformers_engine import end_ids
+from geomrl.rollout.turns import turn_end_ids
 from geomrl.verify.marker import Marker, find_to_show
 
 Piece = tuple[str, str]
@@ -141,4 +141,4 @@ def make_highlighter(
         return Highlighter(marker, anchor, None), f"its tokenizer cannot be loaded ({error})"
     if vocabulary is not None and vocabulary_hash(loaded) != vocabulary:
         return Highlighter(marker, anchor, None), f"{tokenizer} has another vocabulary by now"
-    return Highlighter(marker, anchor, TokenBytes(loaded), end_ids(None, loaded)), None
+    return Highlighter(marker, anchor, TokenBytes(loaded), turn_end_ids(None, loaded)), None
