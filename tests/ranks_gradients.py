@@ -36,6 +36,10 @@ def cases():
             {"kind": kind, "table": "groups"},
             {"tokens": 4 * LONGEST, "keep_groups": True},
         )
+        found[f"{kind}/some groups cut"] = (
+            {"kind": kind, "layers": ["2", "final"]},
+            {"tokens": 4 * (LONGEST - 1), "keep_groups": True},
+        )
     for arm in ("wrong", "shuffled_correct", "shuffled_groups"):
         found[f"{arm}/4 rows"] = ({"rollouts": arm}, {"tokens": 4 * LONGEST, "keep_groups": True})
     found["no eligible group"] = ({"rollouts": "correct"}, {"tokens": 2 * LONGEST})

@@ -5,7 +5,7 @@ import torch
 from ranks_gradients import LONGEST, WEIGHT, build_case, cases
 from training import build_policy, flat_gradient, reference_loss, run_ranks
 
-from geomrl.train.planning import plan_micro_batches
+from geomrl.train.planning import cut_groups, plan_micro_batches
 
 TOLERANCE = 1e-10
 
@@ -54,3 +54,15 @@ def test_the_plans_are_what_the_cases_say(rows):
     assert all(len(b) == rows for batches in plan for b in batches)
     homes = [{groups[i] for b in batches for i in b} for batches in plan]
     assert homes[0] & homes[1]  # groups are split over the ranks
+
+
+def test_a_plan_keeps_some_groups_whole_and_cuts_others():
+    config, batch = build_case("cosine/some groups cut")
+    groups = dict(enumerate(s.group for s in batch.samples))
+    for world in (1, 2):
+        plan = plan_micro_batches(
+            batch.lengths, list(groups.values()), budget=config.micro_batch.tokens,
+            keep_groups=True, world=world,
+        )  # fmt: skip
+        eligible = {g for g in groups.values() if g != 3}  # the last has one correct rollout
+        assert 0 < len(cut_groups(plan, groups) & eligible) < len(eligible)

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from geomrl.errors import GeomrlError
 from geomrl.probe.extractor import Extractor, Reading
-from geomrl.train.alignment import GROUP_LOCAL, eligible_groups
+from geomrl.train.alignment import GROUP_LOCAL, eligible_groups, widen
 from geomrl.train.engine import Engine
 from geomrl.train.gradient_cache import CachedGradients, cached_gradients, surrogate
 from geomrl.train.minibatch import AlignmentLabels, MiniBatch, Piece
 from geomrl.train.passes import read_states, stack_states
-from geomrl.train.planning import MicroBatches, whole_groups
+from geomrl.train.planning import MicroBatches, cut_groups
 from geomrl.train.sections import AlignmentConfig
 
 Table = dict[str, Float[Tensor, "rows hidden"]]
@@ -31,9 +31,9 @@ Table = dict[str, Float[Tensor, "rows hidden"]]
 class AlignmentTerm:
     """The alignment part of one optimiser step.
 
-    Where a micro-batch holds whole groups, and the loss needs no other ones, its own states are
-    the table, and nothing is read twice. Otherwise the table is the one given, or comes from a
-    forward without gradient that stops at the anchors.
+    Where a micro-batch holds a whole group, and the group's loss needs no other ones, its own states
+    are the table, and nothing is read twice. The rows of other groups, cut by the plan, come from the
+    table given, or from a forward without gradient that stops at the anchors.
 
     Args:
         engine: the engine around the policy.
@@ -70,14 +70,21 @@ class AlignmentTerm:
         self._row = {rollout: row for row, rollout in enumerate(batch.anchored)}
         self._eligible = eligible_groups(self.labels.group, self.labels.correct, settings.kind)
         self._states: dict[int, dict[str, Tensor]] = {}
-        self._sums = {"policy": 0.0, "align": 0.0, "loss": 0.0}
+        # Below it, what is aligned higher up flows through the states as the policy's gradient does.
+        self._top = max(settings.layers, key=extractor.layer_names.index)
+        self._sums = {"policy": 0.0, "align": 0.0, "align_all": 0.0, "loss": 0.0}
         self._pending: tuple[Reading, dict[str, Tensor]] | None = None
         self._given = table
         self._cached: CachedGradients | None = None
-        if weight and self._eligible and not self._groups_suffice(plan, batch):
+        rows = self._rows_from_table(plan, batch) if weight and self._eligible else []
+        self._place = {row: place for place, row in enumerate(rows)}
+        if rows:
+            own = [batch.anchored[row] for row in rows]
             if table is None:
-                table = _refresh(engine, extractor, batch, settings.layers, budget)
-            self._cached = self._cache(table, range(len(self._row)))
+                chosen = _refresh(engine, extractor, batch, own, settings.layers, budget)
+            else:
+                chosen = {layer: states[rows] for layer, states in table.items()}
+            self._cached = self._cache(chosen, rows)
 
     def forward(self, piece: Piece) -> tuple[Tensor, Tensor, Float[Tensor, ""]]:
         """Run a micro-batch: (log-probabilities, entropies, the weighted share of the loss)."""
@@ -94,24 +101,27 @@ class AlignmentTerm:
         return logprobs, entropy, self.weight * surrogate(reading.states, gradients)
 
     def after_backward(self) -> None:
-        """Add up the squared gradients of both losses at the anchor states."""
+        """Add up the squared gradients of both losses at the highest layer's anchor states."""
         if self._pending is None:
             return
         reading, gradients = self._pending
         self._pending = None
-        for layer, total in reading.gradients.items():
-            align = self.weight * gradients[layer] if gradients else torch.zeros_like(total)
-            policy = total / self.engine.world.size - align
-            self._sums["policy"] += float(policy.double().square().sum())
-            self._sums["align"] += float(align.double().square().sum())
+        align = {
+            layer: self.weight * gradients[layer] if gradients else torch.zeros_like(total)
+            for layer, total in reading.gradients.items()
+        }
+        policy = reading.gradients[self._top] / self.engine.world.size - align[self._top]
+        self._sums["policy"] += _squared(policy)
+        self._sums["align"] += _squared(align[self._top])
+        self._sums["align_all"] += sum(map(_squared, align.values()))
 
     def finish(self) -> tuple[dict[str, float], Table]:
         """Return what to log, and the step's own anchor states, gathered from all ranks.
 
-        `grad_norm/align` is of weight x dL/dh at the anchor states and `grad_norm/policy` of the
-        rest of the loss at the same states; `grad_norm/align_unit` is |dL/dh| of the loss itself.
-        `align/drift` is the cosine between the gradient from the table that was given and that
-        from the step's own states.
+        `grad_norm/align` is of weight x dL/dh at the anchor states of the highest of the layers, and
+        `grad_norm/policy` of the rest of the loss at the same states; `grad_norm/align_unit` is |dL/dh|
+        of the loss itself, at all layers. `align/drift` is the cosine between the gradient from the
+        table that was given and that from the step's own states, at the rows that the table served.
         """
         states = {i: {k: v.cpu() for k, v in found.items()} for i, found in self._states.items()}
         table = stack_states(self.engine, states, self.settings.layers)
@@ -124,7 +134,7 @@ class AlignmentTerm:
         }
         if self.weight and self._eligible and self._cached is None:
             # The micro-batches were the table: their shares add up.
-            unit = metrics["grad_norm/align"] / self.weight
+            unit = sums["align_all"] ** 0.5 / self.weight
             return metrics | {"loss/align": sums["loss"], "grad_norm/align_unit": unit}, table
         true = self._cache(table, range(len(self._row)))
         metrics |= {
@@ -132,24 +142,45 @@ class AlignmentTerm:
             "grad_norm/align_unit": float(_flat(true.gradients).norm()),
         }
         if self._given is not None and self._cached is not None:
-            here, there = _flat(true.gradients), _flat(self._cached.gradients)
-            metrics["align/drift"] = float(torch.cosine_similarity(here, there, dim=0))
+            rows = list(self._place)
+            here = {layer: gradient[rows] for layer, gradient in true.gradients.items()}
+            there = self._cached.gradients
+            metrics["align/drift"] = float(
+                torch.cosine_similarity(_flat(here), _flat(there), dim=0)
+            )
         return metrics, table
 
     def _gradients(self, piece: Piece, states: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return dL/dh at a micro-batch's states."""
+        """Return dL/dh at a micro-batch's states: of cut groups from the table, of others from these."""
         rows = [self._row[rollout] for rollout in piece.anchor_rollout]
+        found = {layer: torch.zeros_like(widen(state.detach())) for layer, state in states.items()}
         if not self._eligible:
-            return {layer: torch.zeros_like(state) for layer, state in states.items()}
-        if self._cached is not None:
-            return {
-                layer: self._cached.gradients[layer][rows].to(state.device)
-                for layer, state in states.items()
-            }
-        own = self._cache({k: v.detach() for k, v in states.items()}, rows)
-        share = own.n_groups / self._eligible  # its mean is over its own groups
-        self._sums["loss"] += share * own.loss
-        return {layer: share * gradient for layer, gradient in own.gradients.items()}
+            return found
+        cut = [i for i, row in enumerate(rows) if row in self._place]
+        if self._cached is not None and cut:
+            places = [self._place[rows[i]] for i in cut]
+            self._add(found, cut, self._cached, places)
+        whole = [i for i, row in enumerate(rows) if row not in self._place]
+        if whole:
+            own = self._cache(
+                {layer: state.detach()[whole] for layer, state in states.items()},
+                [rows[i] for i in whole],
+            )
+            self._sums["loss"] += self._add(found, whole, own, range(len(whole))) * own.loss
+        return found
+
+    def _add(
+        self,
+        found: dict[str, Tensor],
+        rows: Sequence[int],
+        cached: CachedGradients,
+        places: Sequence[int],
+    ) -> float:
+        """Put gradients of some groups in their rows; return these groups' share of the loss."""
+        share = cached.n_groups / self._eligible  # its mean is over its own groups
+        for layer, gradient in cached.gradients.items():
+            found[layer][list(rows)] = share * gradient[list(places)].to(found[layer])
+        return share
 
     def _cache(self, table: Mapping[str, Tensor], rows: Sequence[int]) -> CachedGradients:
         device = next(iter(table.values())).device
@@ -162,19 +193,27 @@ class AlignmentTerm:
             self.settings.temperature,
         )
 
-    def _groups_suffice(self, plan: Sequence[MicroBatches], batch: MiniBatch) -> bool:
-        """Say whether each micro-batch's own states are all that its groups' losses need."""
-        wanted = self.settings.table
+    def _rows_from_table(self, plan: Sequence[MicroBatches], batch: MiniBatch) -> list[int]:
+        """Return the rows whose gradient their own micro-batch cannot give."""
+        wanted, every = self.settings.table, list(range(len(self._row)))
         if wanted not in ("auto", "groups"):
-            return False
+            return every
         local = is_group_local(self.settings)
-        whole = whole_groups(plan, [sample.group for sample in batch.samples])
-        if wanted == "groups" and not (local and whole):
+        everyone = {i: sample.group for i, sample in enumerate(batch.samples)}
+        if wanted == "groups" and not (local and not cut_groups(plan, everyone)):
             raise GeomrlError(
                 "alignment.table 'groups': a group's rollouts do not fit into one micro-batch; raise "
                 "micro_batch.tokens, set micro_batch.keep_groups, or take alignment.table auto"
             )
-        return local and whole
+        if not local:
+            return every
+        group, correct = self.labels.group, self.labels.correct
+        cut = {
+            g
+            for g in cut_groups(plan, {i: int(group[row]) for i, row in self._row.items()})
+            if eligible_groups(group[group == g], correct[group == g], self.settings.kind)
+        }
+        return [row for row in every if int(group[row]) in cut]
 
 
 def is_group_local(settings: AlignmentConfig) -> bool:
@@ -186,21 +225,24 @@ def _refresh(
     engine: Engine,
     extractor: Extractor,
     batch: MiniBatch,
+    rollouts: Sequence[int],
     layers: Sequence[str],
     budget: int,
 ) -> Table:
-    """Read the anchor states under the present weights, in a pass of their own."""
-    chosen = [
-        (s, a) for s, a in zip(batch.samples, batch.anchors or [], strict=True) if a is not None
-    ]
+    """Read some rollouts' anchor states under the present weights, in a pass of their own."""
+    anchors = batch.anchors or []
     return read_states(
         engine,
         extractor,
-        [sample.ids for sample, _ in chosen],
-        [[anchor] for _, anchor in chosen],
+        [batch.samples[i].ids for i in rollouts],
+        [[anchor] for i in rollouts if (anchor := anchors[i]) is not None],
         layers,
         budget=budget,
     )
+
+
+def _squared(gradient: Tensor) -> float:
+    return float(gradient.double().square().sum())
 
 
 def _flat(gradients: Mapping[str, Tensor]) -> Float[Tensor, " numbers"]:

@@ -6,7 +6,7 @@ only decides how much padding is computed and whether a group's rollouts are met
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 MicroBatches = list[list[int]]
 """One rank's micro-batches, each a list of rollouts by their index; an empty one only keeps step
@@ -109,12 +109,17 @@ def most_tokens(plan: Sequence[MicroBatches], tokens: Sequence[int]) -> list[int
     ]
 
 
-def whole_groups(plan: Sequence[MicroBatches], groups: Sequence[int]) -> bool:
-    """Say whether every group's rollouts lie in one micro-batch each."""
-    home: dict[int, tuple[int, int]] = {}
-    return all(
-        home.setdefault(groups[row], (rank, number)) == (rank, number)
-        for rank, batches in enumerate(plan)
-        for number, batch in enumerate(batches)
-        for row in batch
-    )
+def cut_groups(plan: Sequence[MicroBatches], groups: Mapping[int, int]) -> set[int]:
+    """Return the groups whose rollouts lie in more than one micro-batch.
+
+    Args:
+        plan: every rank's micro-batches.
+        groups: the group of each rollout that counts; others may lie anywhere.
+    """
+    homes: dict[int, set[tuple[int, int]]] = {}
+    for rank, batches in enumerate(plan):
+        for number, batch in enumerate(batches):
+            for rollout in batch:
+                if rollout in groups:
+                    homes.setdefault(groups[rollout], set()).add((rank, number))
+    return {group for group, found in homes.items() if len(found) > 1}
