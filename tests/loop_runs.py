@@ -25,7 +25,7 @@ RICH = [
     *SMALL, "seed=4", "steps=2", "rollout.samples=6", "rollout.mismatch_stop=0.01",
     "model.lora.rank=4", "model.lora.alpha=16", "dapo.kl=0.05",
     "rollout.temperature=0.5", "dapo.surplus=discard", "alignment.all_correct_groups=true",
-    "alignment.layers=[2,final]", "alignment.kind=contrastive_problems", "optimiser.lr=0.003",
+    "alignment.layers=[-2,final]", "alignment.kind=contrastive_problems", "optimiser.lr=0.003",
 ]  # fmt: skip
 LARGE = [*SMALL, "steps=1", "optimiser.lr=0.1"]
 MOVING = [*SMALL, "steps=2", "optimiser.lr=0.001"]

@@ -17,6 +17,7 @@ from geomrl.models import (
     quiet_transformers,
     spare_threads,
 )
+from geomrl.probe.decoder import find_decoder, layer_name
 from geomrl.probe.extractor import Extractor
 from geomrl.probe.token_bytes import TokenBytes
 from geomrl.problems.load import load_problems
@@ -25,7 +26,7 @@ from geomrl.rollout.transformers_engine import TransformersEngine
 from geomrl.rollout.turns import turn_end_ids
 from geomrl.seeds import derive_seed
 from geomrl.train.collect import PromptOrder, TrainingPrompt, training_prompts
-from geomrl.train.config import TrainConfig
+from geomrl.train.config import TrainConfig, override
 from geomrl.train.display import TrainDisplay
 from geomrl.train.engine import DeepSpeedEngine, partitioned_loading
 from geomrl.train.metrics_log import MetricsLog
@@ -87,6 +88,7 @@ def build(
         stack.callback(engine.close)  # before the ranks part: vLLM's end must not part them
         policy = _policy(config, world)
         spare_threads(policy, world.device)
+        config = _with_layer_names(config, policy)
         trained = DeepSpeedEngine(policy, config, world)
         stack.callback(trained.close)
         held_out = _held_out(config, tokenizer)
@@ -160,6 +162,18 @@ def _policy(config: TrainConfig, world: World) -> Policy:
         seed=derive_seed(config.seed, "adapters"),
     )
     return _scorer(prepared, config)
+
+
+def _with_layer_names(config: TrainConfig, policy: Policy) -> TrainConfig:
+    """Return the configuration with layers by their names in this model: -1 is its last one's number."""
+    n_layers = find_decoder(policy).n_layers
+    sections = {"alignment": config.alignment, "evaluation": config.evaluation}
+    changes = {
+        f"{key}.layers": [layer_name(layer, n_layers) for layer in section.layers]
+        for key, section in sections.items()
+        if section is not None
+    }
+    return override(config, changes, "layers")
 
 
 def _reference(config: TrainConfig, world: World) -> FrozenPolicy:
