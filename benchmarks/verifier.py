@@ -53,7 +53,7 @@ def report_cases(
             [as_answer(case["pred"]) for case in pairs], [as_answer(case["gold"]) for case in pairs]
         )
     agree = [
-        grade.verdict == ("correct" if case["expected"] else "wrong")
+        grade.verdict in (("correct",) if case["expected"] else ("wrong", "no_answer"))
         for case, grade in zip(pairs, grades, strict=True)
     ]
     set_aside = [

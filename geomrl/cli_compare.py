@@ -15,9 +15,7 @@ from geomrl.cli_options import (
     MarkerSpec,
     MaxTokens,
     Out,
-    OwnPrompts,
     Pickle,
-    PromptTokenizer,
     RemoteCode,
     Samples,
     Seed,
@@ -77,8 +75,6 @@ def compare(
     template: Template = None,
     system: System = None,
     thinking: Thinking = None,
-    tokenizer: PromptTokenizer = None,
-    own_prompts: OwnPrompts = False,
     marker: MarkerSpec = "\\boxed{",
     column: Columns = None,
     device: Device = "auto",
@@ -103,13 +99,12 @@ def compare(
 
     found = compare_models(
         base, rl, problems, out, limit=limit, columns=pairs(column, "--column"), marker=marker,
-        own_prompts=own_prompts,
         config=CompareConfig(
             layer, anchor, tuple(names(probe_anchors)), seed, boot, permutations
         ),
         rollouts=RolloutConfig(
             n, seed, chunk, Sampling(temperature, top_p, top_k, max_tokens), template, system,
-            thinking, tokenizer,
+            thinking,
         ),
         extraction=ExtractionConfig(
             layers=None if layers == "all" else tuple(names(layers)),

@@ -10,14 +10,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
-from geomrl.verify.normal import (
-    compact,
-    normal_form,
-    split_top_level,
-    strip_letter_unit,
+from geomrl.verify.conditions import letters, rename_integer, renamed, split_condition
+from geomrl.verify.normal import compact, join_thousands, normal_form, split_top_level
+from geomrl.verify.numbers import (
+    read_based,
+    read_clock,
+    read_decimal_comma,
+    read_numeral,
+    same_digits,
+    same_number,
+    same_time,
 )
-from geomrl.verify.numbers import Numeral, read_decimal_comma, read_numeral, same_number
+from geomrl.verify.quantities import in_one_unit
 
 MAX_CHARACTERS = 1000  # the longest gold answer of the named benchmarks has 210
 QUICK_CHARACTERS = 256  # what is longer is compared where a process can be killed
@@ -33,6 +39,9 @@ _LABEL = re.compile(
 )
 _REVERSED_LABEL = re.compile(r"^(?=[^=<>]*\d)(?P<value>[^=<>]*+)=\s*+(?P<name>[A-Za-z])$")
 _CHOICE_WITH_TEXT = re.compile(r"^\(?([A-J])\s*[):.]\s*\S")
+_OTHER_CHOICE = re.compile(r"(?:^|[\s,;/(])[A-J](?:\s*[):.,]|$)")
+_FUNCTION = re.compile(r"([A-Za-z])\s*\(\s*([A-Za-z])\s*\)")
+_DEFINITION = re.compile(r"^\s*([A-Za-z]\s*\(\s*([A-Za-z])\s*\)|y)\s*=([^=,;]*)$")
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 
 
@@ -60,26 +69,47 @@ def quick_equal(gold: str, answer: str) -> Decision | Uncompared:
             return Uncompared(reason)
     if max(len(gold), len(answer)) > QUICK_CHARACTERS:
         return None
-    return compare(normal_form(gold), normal_form(answer), _undecided)
+    return compare(*normal_forms(gold, answer), _undecided)
+
+
+def normal_forms(gold: str, answer: str) -> tuple[str, str]:
+    """Both normal forms, the answer's function called as the gold's: `g(t) = t^2`, `y = x^2`."""
+    gold, answer = normal_form(gold), normal_form(answer)
+    one, other = _DEFINITION.match(gold), _DEFINITION.match(answer)
+    if not (one and other) or (one[1] == "y" and other[1] == "y"):
+        return gold, answer
+    value = other[3]
+    if one[2] and other[2]:
+        value = _rename_variable(value, other[2], one[2])
+    return gold, f"{one[1]}={value}"
+
+
+def _rename_variable(text: str, old: str, new: str) -> str:
+    """`text` with a function's variable renamed, unless the new name is taken."""
+    return text if new in letters(text) else renamed(text, old, new)
 
 
 def compare(gold: str, answer: str, leaf: Leaf) -> Decision:
-    """Compare two normal forms; symmetric, but for what only an answer may add.
+    """Compare two normal forms; symmetric, but for what only an answer may do.
 
-    That is a single-letter unit after a number, and text after a choice's letter.
+    That is a single-letter unit after a number, and a decimal comma for a decimal point.
     """
     if not gold or not answer:
         return False
     if compact(gold) == compact(answer):
         return True
-    if (by_number := _compare_numbers(gold, answer)) is not None:
-        return by_number
+    if (decision := _compare_numerals(gold, answer)) is not None:
+        return decision
     if _are_words(gold, answer):
         return False
-    if (choice := _CHOICE_WITH_TEXT.match(answer)) and re.fullmatch("[A-J]", gold):
-        return choice[1] == gold
+    if (letters_agree := _compare_choices(gold, answer)) is not None:
+        return letters_agree
+    if (values := _strip_conditions(gold, answer)) is not None:
+        return values and compare(*values, leaf)
     if (values := _strip_labels(gold, answer)) is not None:
         return compare(*values, leaf)
+    if (readings := in_one_unit(gold, answer)) is not None:
+        return _any(compare(*reading, leaf) for reading in readings)
     if (decision := _compare_structures(gold, answer, leaf)) is not None:
         return decision
     return leaf(gold, answer)
@@ -101,22 +131,46 @@ def _too_big(text: str) -> str | None:
     return None
 
 
-def _compare_numbers(gold: str, answer: str) -> Decision:
+def _compare_numerals(gold: str, answer: str) -> Decision:
+    """Compare two numbers, numerals with a base, or times of day; None for anything else."""
     gold_number, answer_number = read_numeral(gold), read_numeral(answer)
-    # A decimal comma is read as one only beside a decimal point: `1,2` is a list otherwise.
-    if _is_decimal(gold_number):
+    # A comma in the answer is a decimal one only beside a decimal point: `1,2` is a list otherwise.
+    if gold_number is not None and gold_number.step is not None:
         answer_number = answer_number or read_decimal_comma(answer)
-    if gold_number is not None:
-        answer_number = answer_number or read_numeral(strip_letter_unit(answer))
-    if _is_decimal(answer_number):
-        gold_number = gold_number or read_decimal_comma(gold)
-    if gold_number is None or answer_number is None:
+    if gold_number is not None and answer_number is not None:
+        return same_number(gold_number, answer_number)
+    gold_based, answer_based = read_based(gold), read_based(answer)
+    if gold_based and answer_based:
+        return gold_based == answer_based
+    if gold_based and re.fullmatch(r"[\w.()+-]+", answer):
+        return same_digits(gold_based, answer)
+    if answer_based and re.fullmatch(r"[\w.()+-]+", gold):
+        return same_digits(answer_based, gold)
+    gold_time, answer_time = read_clock(gold), read_clock(answer)
+    return same_time(gold_time, answer_time) if gold_time and answer_time else None
+
+
+def _compare_choices(gold: str, answer: str) -> Decision:
+    """`E`, `(E) 42` and `E. some text` name one choice; `E) 5 or F) 6` names none."""
+    if re.fullmatch("[A-J]", answer) and _CHOICE_WITH_TEXT.match(gold):
+        gold, answer = answer, gold
+    choice = _CHOICE_WITH_TEXT.match(answer)
+    if not (choice and re.fullmatch("[A-J]", gold)):
         return None
-    return same_number(gold_number, answer_number)
+    return choice[1] == gold and not _OTHER_CHOICE.search(answer, choice.end() - 1)
 
 
-def _is_decimal(number: Numeral | None) -> bool:
-    return number is not None and number.step is not None
+def _strip_conditions(gold: str, answer: str) -> tuple[str, str] | Literal[False] | None:
+    """Both values without the conditions behind them, an integer parameter under one name.
+
+    False where both have a condition and these differ; None where there is nothing to strip.
+    """
+    one, other = split_condition(gold), split_condition(answer)
+    value = rename_integer(one, other)
+    if (one.value, value) == (gold, answer):
+        return None
+    alike = compact(one.condition) == compact(other.condition) or (one.integer and other.integer)
+    return (one.value, value) if alike or not (one.condition and other.condition) else False
 
 
 def _are_words(gold: str, answer: str) -> bool:
@@ -132,17 +186,29 @@ def _strip_labels(gold: str, answer: str) -> tuple[str, str] | None:
 
     `x = 5` answers both `5` and `x = 5`, but not `y = 5`; and `5` does not answer `x + y = 5`.
     """
-    labels = [_LABEL.match(text) or _REVERSED_LABEL.match(text) for text in (gold, answer)]
+    labels = [_read_label(text) for text in (gold, answer)]
     values = [
-        label["value"].strip() if label else text
+        join_thousands(label["value"].strip()) if label else text
         for label, text in zip(labels, (gold, answer), strict=True)
     ]
     if labels[0] and labels[1]:
-        same = compact(labels[0]["name"]) == compact(labels[1]["name"])
-        return (values[0], values[1]) if same else None
+        if compact(labels[0]["name"]) == compact(labels[1]["name"]):
+            return values[0], values[1]
+        one, other = (_FUNCTION.fullmatch(label["name"].strip()) for label in labels if label)
+        if one and other and one[1] == other[1]:  # f(x) = 2x and f(n) = 2n
+            return values[0], _rename_variable(values[1], other[2], one[2])
+        return None
     if (labels[0] and "=" not in answer) or (labels[1] and "=" not in gold):
         return values[0], values[1]
     return None
+
+
+def _read_label(text: str) -> re.Match[str] | None:
+    """The name before an equals sign: outside brackets, unlike the one of `\\sum_{k=1}^5`."""
+    label = _LABEL.match(text) or _REVERSED_LABEL.match(text)
+    name = label["name"] if label else ""
+    balanced = all(name.count(one) == name.count(other) for one, other in ("{}", "()", "[]"))
+    return label if balanced else None
 
 
 @dataclass(frozen=True)
@@ -171,7 +237,9 @@ def _compare_structures(gold: str, answer: str, leaf: Leaf) -> Decision:
             return False
     elif one.ordered or other.ordered:
         if not named:
-            return None
+            # A bare list may be a tuple without its brackets. What else it is, the leaf knows.
+            pairs = zip(one.parts, other.parts, strict=True)
+            return _all(compare(a, b, leaf) for a, b in pairs) or None
     elif not named:
         return _match_unordered(one.parts, other.parts, leaf)
     return _all(compare(a, b, leaf) for a, b in zip(one.parts, other.parts, strict=True))
@@ -242,6 +310,15 @@ def _match_unordered(gold: Sequence[str], answer: Sequence[str], leaf: Leaf) -> 
         else:
             return False
     return None if undecided else True
+
+
+def _any(decisions: Iterable[Decision]) -> Decision:
+    undecided = False
+    for decision in decisions:
+        if decision:
+            return True
+        undecided |= decision is None
+    return None if undecided else False
 
 
 def _all(decisions: Iterable[Decision]) -> Decision:

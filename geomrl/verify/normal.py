@@ -6,165 +6,75 @@ Everything here is text in, text out, linear in the answer's length, and free of
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 
-_UNICODE = str.maketrans(
-    {
-        "−": "-",
-        "–": "-",
-        "—": "-",
-        "×": r"\times ",
-        "·": r"\cdot ",
-        "⋅": r"\cdot ",
-        "÷": "/",
-        "π": r"\pi ",
-        "∞": r"\infty ",
-        "√": r"\sqrt",
-        "°": r"^{\circ}",
-        "²": "^{2}",
-        "³": "^{3}",
-        "≤": r"\le ",
-        "≥": r"\ge ",
-        "≠": r"\ne ",
-        "±": r"\pm ",
-        "∪": r"\cup ",
-        "∩": r"\cap ",
-        "∈": r"\in ",
-        "≈": r"\approx ",
-        "½": r"\frac{1}{2}",
-        "¼": r"\frac{1}{4}",
-        "¾": r"\frac{3}{4}",
-        "％": "%",
-        "，": ",",
-        "；": ";",
-        "：": ":",
-        "（": "(",
-        "）": ")",
-        "\u00a0": " ",
-        "\u2009": " ",
-        "\u202f": " ",
-    }
+from geomrl.verify.latex import braced_arguments, one_spelling
+from geomrl.verify.unicode import to_latex
+from geomrl.verify.units import is_unit_word, may_be_unit
+from geomrl.verify.words import (
+    TEXT_COMMAND,
+    join_by_commas,
+    plain_text,
+    strip_ordinals,
+    strip_phrases,
 )
-_TEXT_COMMAND = (
-    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt)|mbox|hbox|operatorname\*?)"
-)
-_FUNCTIONS = "(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?|log|ln|exp|gcd|lcm|max|min|det|arg|pi"
-_TEXT = re.compile(rf"{_TEXT_COMMAND}\s*\{{([^{{}}]*)\}}")
+
+_WHITE_SPACE = re.compile(r"\s{2,}+")
+_PLAIN_NUMBER = re.compile(r"-?\d{1,3}|-?\d+\.\d+")
 _WRAPPERS = (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"))
-
-
-def _mixed_number(match: re.Match[str]) -> str:
-    whole, numerator, denominator = match.groups()
-    proper = len(numerator) < 20 > len(denominator) and int(numerator) < int(denominator)
-    return rf"{whole}\frac{{{numerator}}}{{{denominator}}}" if proper else match.group()
-
-
-_REWRITES: list[tuple[re.Pattern[str], str | Callable[[re.Match[str]], str]]] = [
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
-        (r"\\\$|[€£¥₹]", ""),  # currency signs
-        (r"\\!\s*", ""),  # negative space: 32,\!349
-        (r"(?<=\d)\{,\}\s*(?=\d)", ""),  # a brace keeps TeX from spacing a thousands comma
-        (r"\$", ""),  # what is left of math mode inside the answer
-        (r"(?<!\\)\\(?:[,;:>]|(?:quad|qquad|enspace|thinspace)(?![A-Za-z])|[ ])|~", " "),
-        (rf"{_TEXT_COMMAND}\s*\{{\s*({_FUNCTIONS})\s*\}}", r"\\\1 "),
-        (r"\\[hv]space\*?\{[^{}]*\}", " "),
-        (r"\\(?:displaystyle|textstyle|limits|nolimits|left|right|[bB]igg?[lrm]?)(?![A-Za-z])", ""),
-        (r"\\left(?=[.])|\\right(?=[.])", ""),
-        (r"\\[dtc]frac(?![A-Za-z])", r"\\frac"),
-        (r"\\dbinom(?![A-Za-z])|\\tbinom(?![A-Za-z])", r"\\binom"),
-        (r"\\(?:leq|leqslant)(?![A-Za-z])", r"\\le "),
-        (r"\\(?:geq|geqslant)(?![A-Za-z])", r"\\ge "),
-        (r"\\neq(?![A-Za-z])|!=", r"\\ne "),
-        (r"\\varnothing(?![A-Za-z])", r"\\emptyset "),
-        (r"\\lt(?![A-Za-z])", "<"),
-        (r"\\gt(?![A-Za-z])", ">"),
-        (r"\*\*", "^"),  # Python's power
-        (r"<=", r"\\le "),
-        (r">=", r"\\ge "),
-        (r"\\(?:lbrace|rbrace)(?![A-Za-z])", lambda m: r"\{" if "l" in m.group()[:2] else r"\}"),
-        (r"\\degree(?![A-Za-z])|\^\s*\\circ(?![A-Za-z])|\^\{\s*\\circ\s*\}", r"^{\\circ}"),
-        (r"\\(?:rm|bf|it|sf|tt)(?![A-Za-z])", ""),
-        (r"(?i)\\?%|(?<![A-Za-z\\])(?:percent(?:age)?|pct)(?![A-Za-z])", r"\\%"),
-        (r"(?<![A-Za-z\\])infinity(?![A-Za-z])", r"\\infty "),
-        # \frac12 and \sqrt3: TeX's own rule, one token is one argument.
-        (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
-        (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
-        (r"(\\frac\s*\{[^{}]*\})\s*(\d)", r"\1{\2}"),
-        (r"\\sqrt\s*(\d|[A-Za-z](?![A-Za-z]))", r"\\sqrt{\1}"),
-        (r"([\^_])\{(\w)\}(?!\w)", r"\1\2"),
-        (r"_\{\\([A-Za-z]+)\}", r"_{\1}"),  # R_{\odot}: a subscript is a name
-        (r"(?<![\w.}/])(\d+)[ ](\d+)/(\d+)(?![\w/.])", _mixed_number),  # 4 4/9
-    )
-]
-# A run of white space is entered at its start only and never given back: else n blanks cost n^2.
-_SEPARATOR_WORD = re.compile(
-    r"(?:(?<!\s)\s++,?\s*+|,\s*+)?"
-    rf"(?:{_TEXT_COMMAND}\s*\{{\s*(?:and|or)\s*\}}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z]))\s*+"
-)
 _APPROXIMATION = re.compile(r"(?<=[\d})])\s*\\approx(?![A-Za-z]).*$", re.DOTALL)
-_LEAD_IN = re.compile(
-    r"^(?:(?:so|thus|hence|therefore|we (?:get|find|have|obtain)|that|the|my|final|answer|result"
-    r"|solution|is|are)(?![A-Za-z])[\s,:]*)+(?=[\d$\\(\[{+.-]|[A-Za-z]\s*(?:[=<>\\]|$))",
-    re.IGNORECASE,
-)
-_LEAD_OUT = re.compile(r"(?<!\s)\s++is the (?:final )?(?:answer|result|solution)$", re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _LONE_LETTER = re.compile(r"^\(\s*([A-Za-z])\s*\)$|^([A-Z])\s*[.:)]$")
-
-# Units. A text command after a number is always one; a plain word only when it cannot be a
-# product of variables.
-_NUMERIC = (
-    r"[-+]?(?:[\d.,\s/^*()+{}=-]|\\(?:frac|sqrt|pi|times|cdot|pm|circ|infty|le|ge|ne)(?![A-Za-z])"
-    r"|\\%)*[\d)}]"
+_WHOLE_TEXT = re.compile(rf"^{TEXT_COMMAND}\s*\{{([^{{}}]*)\}}$")
+_UNIT_TEXT = re.compile(
+    r"([\d})]|\\%|\\pi|\\infty|(?<=[A-Za-z]))\s*+"
+    r"((?:\\(?:text(?:rm|normal|up)?|mathrm|mbox|hbox)\s*\{(?:[^{}^]++|\^\s*(?:\{\s*-?\d+\s*\})?)*+\}"
+    r"(?:\s*\^\s*\{?\s*-?\d+\s*\}?)?"
+    r"[\s/.]*+(?:\\cdot\s*+)?)++)"
 )
-_POWER = r"(?:\s*\^\s*\{?-?\d+\}?)?"
-_TEXT_UNITS = re.compile(
-    rf"^(?P<number>{_NUMERIC}|[-+]?\d*\s*\\(?:pi|infty))\s*"
-    rf"(?:{_TEXT_COMMAND}\s*\{{[^{{}}]*\}}{_POWER}[\s/.]*(?:\\cdot\s*)?)+$"
+_UNIT_POWER = re.compile(r"\s*\^\s*\{?\s*(-?\d+)\s*\}?")
+_MERGED_UNITS = re.compile(r"(\\unit\{[^{}]*)\}\s*(?:\\unit\{|(?=[A-Za-z/][A-Za-z/ ]*+$))")
+_HALF_DAY = re.compile(
+    r"(?<=\d)\s*+(?:\\(?:text(?:rm)?|mathrm)\s*\{\s*([AaPp])\.?\s?[Mm]\.?\s*\}"
+    r"|([AaPp])(?:\.\s?[Mm]\.?|[Mm](?![A-Za-z])))"
 )
-_SHORT_UNITS = (
-    "cm|mm|km|nm|kg|mg|ml|mL|cc|ft|lbs?|oz|hrs?|mins?|mph|kph|k?Hz|MHz|GHz|kW|MW|kJ|MJ"
-    r"|[kM]?eV|rad|k?Pa|AU|yrs?|M?pc|sq|km/h|m/s(?:\^2)?"
+_OCLOCK = re.compile(r"(?<=\d)\s*+(?:\\text\s*\{\s*)?o'clock\s*\}?")
+_GROUPED = re.compile(
+    r"((?:[A-Za-z]\w*\s*=\s*+)?[-+]?\s*+)([1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+))"
+    r"(?![\d,])(\.\d+)?(?=$|\s*\\|\s*[A-Za-z])"
 )
-_PLAIN_UNITS = re.compile(
-    rf"^(?P<number>{_NUMERIC})(?:\s*(?:{_SHORT_UNITS}){_POWER}"
-    r"|\s+(?!(?:sin|cos|tan|cot|sec|csc|log|exp|sqrt|mod|infinity|and|not|abs|max)(?![a-z]))"
-    r"(?:[A-Za-z]{3,}|sq|cu)\b\.?(?:[\s/-]+[A-Za-z]+\.?)*"
-    rf"{_POWER})$"
-)
-_LETTER_UNIT = re.compile(rf"^(?P<number>{_NUMERIC})\s*[mgshLlNJWVKCF]{_POWER}$")
-_DEGREES = re.compile(rf"^(?P<number>{_NUMERIC})\s*\^\{{\\circ\}}\s*[CF]?$")
 
 
 @lru_cache(maxsize=4096)
 def normal_form(answer: str) -> str:
     """The canonical spelling of an answer; equal normal forms are equal answers.
 
-    Math delimiters, outer boxes, layout commands, units after a number, currency signs and
-    degree signs go, and so do words that only introduce the answer. `\\frac12` and `\\dfrac{1}{2}`
-    become `\\frac{1}{2}`, and `1 000` becomes `1000`. Letters keep their case, since a variable's
-    case carries meaning.
+    Math delimiters, outer boxes and layout commands go, and so do words that only introduce the
+    answer. `\\frac12` and `\\dfrac{1}{2}` become `\\frac{1}{2}`, and `1 000` becomes `1000`. What a
+    text command says behind a number becomes `\\unit{...}`, and so does a sign of money. Letters
+    keep their case, since a variable's case carries meaning.
     """
-    text = _LEAD_OUT.sub("", _LEAD_IN.sub("", unwrap(answer)))
-    text = unwrap(text).translate(_UNICODE)
-    for pattern, replacement in _REWRITES:
-        text = pattern.sub(replacement, text)
-    text = unwrap(_APPROXIMATION.sub("", _SEPARATOR_WORD.sub(",", text)))
-    text = strip_units(text)
-    text = join_thousands(re.sub(r"(?<=\d)\s+(?=\\%)", "", text))
-    text = _TEXT.sub(r"\1", text)
+    if _PLAIN_NUMBER.fullmatch(answer):
+        return answer
+    text = to_latex(unwrap(_WHITE_SPACE.sub(_one_space, answer)))
+    text = _half_days(strip_ordinals(_WHOLE_TEXT.sub(r"\1", text)))
+    text = braced_arguments(one_spelling(text))
+    text = unwrap(strip_phrases(unwrap(text)))
+    text = unwrap(_APPROXIMATION.sub("", join_by_commas(text)))
+    text = plain_text(_mark_units(re.sub(r"(?<=\d)\s+(?=\\%)", "", text)))
     letter = _LONE_LETTER.match(text.strip())
     if letter:
         return letter.group(1) or letter.group(2)
     # Text commands are gone, so only their inner white space still separates anything.
-    return re.sub(r"[ \t\r\n]+", " ", text).strip()
+    return join_thousands(re.sub(r"[ \t\r\n]+", " ", text).strip())
 
 
 def compact(normal: str) -> str:
-    """A normal form without white space; words alone are also lower-cased, to compare as text."""
-    bare = re.sub(r"\s+", "", normal)
+    """A normal form without white space; words alone are also lower-cased, to compare as text.
+
+    A space between two digits stays: `1 8` is not 18.
+    """
+    bare = re.sub(r"(?<!\d) | (?!\d)", "", " ".join(normal.split()))
     return bare.lower() if re.fullmatch(r"[A-Za-z'-]{2,}", bare) else bare
 
 
@@ -218,31 +128,40 @@ def closing_brace(text: str, start: int) -> int:
     return -1
 
 
-def strip_units(text: str) -> str:
-    """Drop what follows a number as its unit: text commands, unit words, a degree sign."""
-    for pattern in (_TEXT_UNITS, _PLAIN_UNITS, _DEGREES):
-        match = pattern.match(text)
-        # A number that ends in an operator is not complete: `1-1/\mathrm{e}` has no unit.
-        if match:
-            text = match["number"].strip()
-    return text
+def _one_space(run: re.Match[str]) -> str:
+    """A run of white space as one character: two lines stay two lines, 11 and 5/6 no 11 5/6."""
+    return "\n" if "\n" in run.group() else " "
 
 
-def strip_letter_unit(normal: str) -> str:
-    """Drop a single-letter SI unit after a number, `5 m`; only safe when the gold is a number."""
-    match = _LETTER_UNIT.match(normal)
-    return match["number"].strip() if match else normal
+def _half_days(text: str) -> str:
+    """`3:45 p.m.` with its half of the day as a unit, and `5 o'clock` as 5:00."""
+    text = _OCLOCK.sub(":00", text)
+    return _HALF_DAY.sub(lambda match: rf"\unit{{{(match[1] or match[2]).lower()}m}}", text)
+
+
+def _mark_units(text: str) -> str:
+    """Mark what text commands say behind a number as its unit: `5\\unit{cm}`."""
+    return _MERGED_UNITS.sub(r"\1 ", _UNIT_TEXT.sub(_mark_unit, text))
+
+
+def _mark_unit(match: re.Match[str]) -> str:
+    powers = _UNIT_POWER.sub(r"^\1", match[2].replace("~", " "))
+    words = " ".join(plain_text(powers).split())
+    names = re.findall(r"[^\W\d_]+", words)
+    known = bool(names) and all(map(is_unit_word, names))
+    # Behind a letter, or as one letter, it must be a unit: `n \text{ odd}`, `2\mathrm{e}`.
+    if not may_be_unit(words) or not (known or (match[1] and len("".join(names)) > 1)):
+        return match.group()
+    return rf"{match[1]}\unit{{{words}}}"
 
 
 def join_thousands(text: str) -> str:
-    """Join digit groups when the whole text is one grouped number: `1,234.5`, `1 000`."""
-    match = re.fullmatch(
-        r"([-+]?)\s*+(?:\$\s*+)?([1-9]\d{0,2}(?:([ ,])\d{3})(?:\3\d{3})*)(\.\d+)?(\\%)?", text
-    )
-    if match is None:
+    """Join digit groups when the whole text is one grouped number: `1,234.5`, `x = 1 000`, `1,000\\pi`."""
+    match = _GROUPED.match(text)
+    if match is None or "," in text[match.end() :]:
         return text
-    sign, digits, _, decimals, percent = match.groups("")
-    return sign + re.sub(r"[ ,]", "", digits) + decimals + percent
+    sign, digits, decimals = match.groups("")
+    return sign + re.sub(r"[ ,]", "", digits) + decimals + text[match.end() :]
 
 
 def split_top_level(text: str, separators: str = ",;") -> list[str]:

@@ -21,6 +21,11 @@ _SCIENTIFIC = re.compile(
     r"|([-+]?\d+))|[eE]([-+]?\d+))"
 )
 _REPEATING = re.compile(r"([-+]?)\s*(\d*)\.(\d*)\s*\\(?:overline|bar)\s*\{\s*(\d+)\s*\}")
+_BASED = re.compile(
+    r"\(?\s*([-+]?[0-9A-Za-z.]*\d[0-9A-Za-z.]*+|[A-Fa-f]{2,20})\s*\)?\s*_\s*"
+    r"(?:\{\s*\(?(\d{1,2})\)?\s*\}|(\d))"
+)
+_CLOCK = re.compile(r"(\d{1,2})(?::(\d{2}))?\s*(?:\\unit\{([ap])m\})?")
 _DECIMAL_COMMA = re.compile(r"([-+]?)(\d+),(\d+)")
 
 
@@ -63,6 +68,56 @@ def read_decimal_comma(normal: str) -> Numeral | None:
     if match is None or (len(match[3]) == 3 and match[2] != "0") or len(normal) > _MAX_DIGITS:
         return None
     return _literal(match[1], f"{match[2]}.{match[3]}", exponent=0)
+
+
+@dataclass(frozen=True)
+class BasedNumeral:
+    """Digits in a positional system, as `2B_{16}` writes them."""
+
+    digits: str
+    base: int
+
+
+def read_based(normal: str) -> BasedNumeral | None:
+    """Read a numeral with its base as a subscript; None where a digit exceeds the base.
+
+    >>> read_based("2b_{16}"), read_based("x_1"), read_based("3_2")
+    (BasedNumeral(digits='2B', base=16), None, None)
+    """
+    match = _BASED.fullmatch(normal.strip())
+    if match is None or len(normal) > _MAX_DIGITS:
+        return None
+    digits, base = match[1].upper(), int(match[2] or match[3])
+    plain = digits.lstrip("+-").replace(".", "", 1)
+    if not all(character.isalnum() and int(character, 36) < base for character in plain):
+        return None
+    return BasedNumeral(digits.lstrip("+"), base)
+
+
+def same_digits(based: BasedNumeral, plain: str) -> bool:
+    """Whether a numeral without its base has the digits of one with it."""
+    return plain.strip().strip("()").upper() == based.digits
+
+
+def read_clock(normal: str) -> tuple[int, int, str] | None:
+    """Read `3:45` or `3 p.m.` as hour, minute and "a", "p" or ""; None for anything else."""
+    match = _CLOCK.fullmatch(normal.strip())
+    if match is None or not (match[2] or match[3]):
+        return None
+    hour, minute = int(match[1]), int(match[2] or 0)
+    return (hour, minute, match[3] or "") if hour <= 24 and minute < 60 else None
+
+
+def same_time(one: tuple[int, int, str], other: tuple[int, int, str]) -> bool:
+    """Whether two times of day agree; `3:45` may mean the afternoon, `15:45` must."""
+    if one[2] and other[2]:
+        return one == other
+    return one[:2] == other[:2] or _in_24_hours(one) == _in_24_hours(other)
+
+
+def _in_24_hours(time: tuple[int, int, str]) -> tuple[int, int]:
+    hour, minute, half = time
+    return (hour % 12 + 12 if half == "p" else hour % 12 if half == "a" else hour), minute
 
 
 def _read_unsigned_percent(text: str) -> Numeral | None:

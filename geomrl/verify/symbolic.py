@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
@@ -17,9 +18,10 @@ from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
 from latex2sympy2_extended.math_normalization import NormalizationConfig, normalize_latex
 from math_verify import verify
 from math_verify.grader import should_treat_as_complex
+from sympy.core.function import AppliedUndef
 
-from geomrl.verify.grading import Decision, compare
-from geomrl.verify.normal import normal_form
+from geomrl.verify.families import same_family, with_same_constants
+from geomrl.verify.grading import Decision, compare, normal_forms
 from geomrl.verify.numbers import close, read_numeral
 
 _DIGITS = 50
@@ -38,6 +40,12 @@ _SPELLING = NormalizationConfig(
     equations=False,
 )
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
+_MAX_NAMES = 20
+_BARE_LOG = re.compile(r"\\log(?![A-Za-z_])(?!\s*_)")
+# `2(3)` is a product, and no mixed number.
+_BRACKETED_FACTOR = re.compile(r"(?<![\w.^])(\d[\d.]*)\s*\((?=\s*[-\d])")
+# A derivative's prime is an accent to the parser, which would drop it: y' is no y.
+_PRIME = re.compile(r"([A-Za-z]|\\[a-z]{2,8})\s*(_\w|_\{\w+\})?\s*\^\s*\{?((?:\\prime\s*){1,3})\}?")
 _ADJACENT_NUMERALS = re.compile(r"(?<![_^.\d])\d[\d.]*\s+\d")
 _TRIGONOMETRY = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)")
 
@@ -50,18 +58,32 @@ def symbolic_equal(gold: str, answer: str) -> bool:
     Raises:
         MemoryError, RecursionError, ArithmeticError: the comparison could not be finished.
     """
-    return bool(compare(normal_form(gold), normal_form(answer), _leaf))
+    return bool(compare(*normal_forms(gold, answer), _leaf))
 
 
 def _leaf(gold: str, answer: str) -> Decision:
+    gold, answer = _read_log_as(gold, answer), _read_log_as(answer, gold)
     parsed_gold, parsed_answer = _parse(gold), _parse(answer)
     if parsed_gold is None or parsed_answer is None:
         return False  # not mathematics, and the texts differ
-    if _is_scalar(parsed_gold) and _is_scalar(parsed_answer):
-        decision = _compare_scalars(gold, answer, parsed_gold, parsed_answer)
-        if decision is not None:
-            return decision
     sides = (parsed_gold, parsed_answer)
+    if any(map(_is_false, sides)):
+        return False
+    if all(map(_is_scalar, sides)):
+        one, other = with_same_constants(*map(_opaque, sides))
+        decision = _compare_scalars(gold, answer, one, other)
+        if decision is not None:
+            return (
+                decision or same_family(one, other) or _are_equal_complex(gold, answer, one, other)
+            )
+    if all(isinstance(side, sympy.Eq) for side in sides):
+        opaque = [_opaque(side) for side in sides]
+        if _are_proportional(*(side.lhs - side.rhs for side in opaque)):
+            return True
+        if _is_solved(*opaque) or _is_solved(*reversed(opaque)):
+            return True
+        if opaque != list(sides):
+            return False  # to solve for a function is without end: \ddot{\theta}(t)
     if any(map(_is_equation_with_sum, sides)) and not all(isinstance(s, _RELATIONS) for s in sides):
         return False
     if isinstance(parsed_gold, sympy.Ne) and isinstance(parsed_answer, sympy.Ne):
@@ -88,6 +110,8 @@ def _parse(text: str) -> Any:
     if _ADJACENT_NUMERALS.search(text):
         return None  # the parser reads `11 6/6` as 17/6
     try:
+        text = _BRACKETED_FACTOR.sub(r"\1 \\cdot (", text)
+        text = _PRIME.sub(_derivative, text)
         spelled = normalize_latex(text, _SPELLING)
         parsed = latex2sympy(
             spelled,
@@ -107,12 +131,50 @@ def _parse(text: str) -> Any:
 _RELATIONS = (sympy.core.relational.Relational, sympy.And)
 
 
+def _derivative(prime: re.Match[str]) -> str:
+    dots = "d" * prime[3].count("p")
+    return rf"\{dots}ot{{{prime[1]}}}{prime[2] or ''}"
+
+
 def _is_scalar(parsed: Any) -> bool:
     return (
         isinstance(parsed, sympy.Expr)
         and not isinstance(parsed, sympy.MatrixExpr)
-        and not parsed.has(sympy.core.function.AppliedUndef, sympy.MatrixBase)
+        and not parsed.has(sympy.MatrixBase)
     )
+
+
+def _are_equal_complex(gold: str, answer: str, one: Any, other: Any) -> bool:
+    """Whether two expressions in the letter i are equal where it is the imaginary unit."""
+    units = [
+        {symbol: sympy.I for symbol in side.free_symbols if symbol.name == "i"}
+        for side in (one, other)
+    ]
+    if not any(units):
+        return False
+    one, other = (side.xreplace(unit) for side, unit in zip((one, other), units, strict=True))
+    return bool(_compare_scalars(gold, answer, one, other))
+
+
+def _opaque(parsed: Any) -> Any:
+    """The expression with each applied unknown function, `f(t)`, as a variable of its own."""
+    calls = parsed.atoms(AppliedUndef)
+    return parsed.xreplace({call: sympy.Symbol(f"call{hash(call)}", real=True) for call in calls})
+
+
+def _read_log_as(text: str, other: str) -> str:
+    """`\\log` without a base is the natural one beside an answer that says `\\ln`."""
+    if r"\ln" in text or r"\ln" not in other:
+        return text
+    return _BARE_LOG.sub(r"\\ln", text)
+
+
+def _is_false(parsed: Any) -> bool:
+    """An equation between two different numbers, `8 = 7`, which the library takes for 7."""
+    if not isinstance(parsed, sympy.Eq) or parsed.free_symbols or parsed.has(AppliedUndef):
+        return False
+    one, other = _evaluate(parsed.lhs, {}), _evaluate(parsed.rhs, {})
+    return one is not None and other is not None and not _agree(one, other, _INEXACT)
 
 
 def _is_equation_with_sum(parsed: Any) -> bool:
@@ -133,11 +195,7 @@ def _compare_scalars(gold: str, answer: str, parsed_gold: Any, parsed_answer: An
         return _compare_values(gold, answer, parsed_gold, parsed_answer)
     inexact = _INEXACT if parsed_gold.has(sympy.Float) or parsed_answer.has(sympy.Float) else _EXACT
     compared = 0
-    for probe in range(len(_PROBES)):
-        values = {
-            name: sympy.Rational(_PROBES[(probe + i) % len(_PROBES)]) + i // len(_PROBES)
-            for i, name in enumerate(names)
-        }
+    for probe, values in enumerate(_points(names)):
         one, other = _evaluate(parsed_gold, values), _evaluate(parsed_answer, values)
         if one is None or other is None or (probe > 2 and not (one.is_real and other.is_real)):
             continue  # outside the domain: 2 log x and log x^2 are compared where x > 0
@@ -147,6 +205,39 @@ def _compare_scalars(gold: str, answer: str, parsed_gold: Any, parsed_answer: An
             return False
         compared += 1
     return True if compared >= 2 else None
+
+
+def _are_proportional(one: Any, other: Any) -> bool:
+    """Whether two equations `one = 0` and `other = 0` differ by a constant factor."""
+    names = sorted({symbol.name for side in (one, other) for symbol in side.free_symbols})
+    if not names or len(names) > _MAX_NAMES:
+        return False
+    pairs = [(_evaluate(one, values), _evaluate(other, values)) for values in _points(names)]
+    known = [(a, b) for a, b in pairs if a is not None and b is not None and a != 0 != b]
+    return len(known) > 2 and all(
+        _agree(a * known[0][1], b * known[0][0], _EXACT) for a, b in known[1:]
+    )
+
+
+def _is_solved(solution: Any, equation: Any) -> bool:
+    """Whether `y = ...` is what an equation, linear in y, says."""
+    unknown, value = solution.lhs, solution.rhs
+    residual = equation.lhs - equation.rhs
+    if not isinstance(unknown, sympy.Symbol) or unknown in value.free_symbols:
+        return False
+    slope = residual.diff(unknown)
+    if slope == 0 or unknown in slope.free_symbols:
+        return False
+    return _are_proportional(residual, slope * (unknown - value))
+
+
+def _points(names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Values for the variables: five unrelated points."""
+    for probe in range(len(_PROBES)):
+        yield {
+            name: sympy.Rational(_PROBES[(probe + i) % len(_PROBES)]) + i // len(_PROBES)
+            for i, name in enumerate(names)
+        }
 
 
 def _compare_values(gold: str, answer: str, parsed_gold: Any, parsed_answer: Any) -> Decision:
