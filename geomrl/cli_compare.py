@@ -15,7 +15,9 @@ from geomrl.cli_options import (
     MarkerSpec,
     MaxTokens,
     Out,
+    OwnPrompts,
     Pickle,
+    PromptTokenizer,
     RemoteCode,
     Samples,
     Seed,
@@ -75,6 +77,8 @@ def compare(
     template: Template = None,
     system: System = None,
     thinking: Thinking = None,
+    tokenizer: PromptTokenizer = None,
+    own_prompts: OwnPrompts = False,
     marker: MarkerSpec = "\\boxed{",
     column: Columns = None,
     device: Device = "auto",
@@ -99,12 +103,13 @@ def compare(
 
     found = compare_models(
         base, rl, problems, out, limit=limit, columns=pairs(column, "--column"), marker=marker,
+        own_prompts=own_prompts,
         config=CompareConfig(
             layer, anchor, tuple(names(probe_anchors)), seed, boot, permutations
         ),
         rollouts=RolloutConfig(
             n, seed, chunk, Sampling(temperature, top_p, top_k, max_tokens), template, system,
-            thinking,
+            thinking, tokenizer,
         ),
         extraction=ExtractionConfig(
             layers=None if layers == "all" else tuple(names(layers)),

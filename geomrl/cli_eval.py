@@ -16,8 +16,10 @@ from geomrl.cli_options import (
     Limit,
     MarkerSpec,
     Out,
+    OwnPrompts,
     Pickle,
     Problems,
+    PromptTokenizer,
     RemoteCode,
     Seed,
     System,
@@ -81,6 +83,8 @@ def evaluate(
     template: Template = None,
     system: System = None,
     thinking: Thinking = None,
+    tokenizer: PromptTokenizer = None,
+    own_prompts: OwnPrompts = False,
     marker: MarkerSpec = "\\boxed{",
     benchmark: Annotated[
         str | None, typer.Option(help="The benchmark's name for files of other tools.")
@@ -114,9 +118,11 @@ def evaluate(
     )
     found = evaluate_models(
         models, out, problems=problems, read=rollouts, sampling=sampling, n=n, ks=ks,
-        only_complete=only_complete, limit=limit, benchmark=benchmark, marker=marker, seed=seed,
+        only_complete=only_complete, own_prompts=own_prompts, limit=limit, benchmark=benchmark,
+        marker=marker, seed=seed,
         rollouts=RolloutConfig(
-            seed=seed, chunk=chunk, template=template, system=system, thinking=thinking
+            seed=seed, chunk=chunk, template=template, system=system, thinking=thinking,
+            prompt_tokenizer=tokenizer,
         ),
         importing=ImportConfig(pairs(column, "--column"), pairs(where, "--where"), keep_labels),
         n_boot=boot, options=ModelOptions(device, dtype, trust_remote_code, allow_pickle), say=say,

@@ -113,6 +113,13 @@ RawPrompt = Annotated[
     bool,
     typer.Option("--raw-prompt", help="Take prompt texts as they stand, without chat markers."),
 ]
+PromptTokenizer = Annotated[
+    str | None,
+    typer.Option("--tokenizer", help="Model or folder whose chat template renders all prompts."),
+]
+OwnPrompts = Annotated[
+    bool, typer.Option("--own-prompts", help="Each model has its own prompt: do not refuse.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0, or several with commas.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 RemoteCode = Annotated[bool, typer.Option(help="Run code that a checkpoint brings along.")]

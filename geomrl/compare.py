@@ -32,6 +32,7 @@ from geomrl.evaluate.lens import before_the_answer, gold_tokens
 from geomrl.evaluate.lens_table import lens_rows, write_lens
 from geomrl.evaluate.place import PlaceSettings, place_rows
 from geomrl.evaluate.policy import PolicyEvidence, policy_evidence
+from geomrl.evaluate.prompts import asked_of, check_prompts, model_prompts
 from geomrl.evaluate.rows import CHANGE, COLUMNS, Place, Row
 from geomrl.evaluate.verdict import Evidence, Margins, decide
 from geomrl.evaluate.verdict_file import drawn_together, elsewhere_entry, verdict_entry
@@ -44,7 +45,7 @@ from geomrl.probe.extraction import ExtractionConfig, ModelProbe
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
 from geomrl.progress import progress_bar
-from geomrl.rollout.generate import RolloutConfig
+from geomrl.rollout.generate import RolloutConfig, sampling_settings
 from geomrl.rollout.table import problem_keys
 from geomrl.run import Run
 from geomrl.verify.marker import BOXED, parse_marker
@@ -83,6 +84,7 @@ def compare_models(
     limit: int | None = None,
     columns: dict[str, str] | None = None,
     marker: str = BOXED,
+    own_prompts: bool = False,
     options: steps.ModelOptions | None = None,
     show: bool = True,
     say: Say = lambda line: None,
@@ -101,6 +103,8 @@ def compare_models(
         limit: the first so many problems only.
         columns: a problem file's column names, ours -> its.
         marker: the answer marker's specification.
+        own_prompts: let models have different prompts (each its own chat template) instead of
+            refusing; what differs is then prompt and weights together, and a remark says so.
         options: how to load the models.
         show: show progress bars.
         say: told remarks.
@@ -109,8 +113,8 @@ def compare_models(
         The opened folder: `table`, `verdicts`.
 
     Raises:
-        GeomrlError: two benchmarks share a problem, the models' vocabularies or sizes differ, or
-            the folder holds a comparison of other settings.
+        GeomrlError: two benchmarks share a problem, the models' prompts, vocabularies or sizes
+            differ, or the folder holds a comparison of other settings.
     """
     run = Path(out)
     config, rollouts = config or CompareConfig(), rollouts or RolloutConfig()
@@ -121,22 +125,35 @@ def compare_models(
     check_settings(names, config, rollouts, extraction)
     chosen = load_problems(problems, limit=limit, columns=columns)
     check_distinct(chosen)
+    options = options or steps.ModelOptions()
+    first = named[0][0] or model_label(names[0])
+    check_prompts(
+        [
+            model_prompts(
+                label, name, chosen, rollouts, trust_remote_code=options.trust_remote_code
+            )
+            for label, name in zip([first, *labels], names, strict=True)
+        ],
+        own=own_prompts,
+    )
     settings = {
         "problems": problems, "limit": limit, "n_problems": len(chosen), "base": names[0],
-        "marker": parse_marker(marker).spec, **asdict(config), "rollouts": asdict(rollouts),
+        "marker": parse_marker(marker).spec, **asdict(config), "rollouts": sampling_settings(rollouts),
         "layers": extraction.layers, "anchors": extraction.anchors,
     }  # fmt: skip
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
     record_step(run, "compare", settings, begun=any(run.glob("policies/*/rollouts.parquet")))
-    maker = _Maker(
-        run, problems, rollouts, extraction, limit, columns, marker,
-        options or steps.ModelOptions(), show, say,
-    )  # fmt: skip
+    maker = _Maker(run, problems, rollouts, extraction, limit, columns, marker, options, show, say)
     keys = maker.make(names)
     entries, tables = [], []
     for name, label, key in zip(names[1:], labels, keys[1:], strict=True):
         corners = Corners(run, keys[0], key)
-        table, entry = _analyse(corners, label, config, marker, show, say)
+        asked = [
+            asked_of(role, corners.runs[key].rollouts)
+            for role, key in ((first, "base"), (label, "rl"))
+        ]
+        notes = check_prompts(asked, own=own_prompts)
+        table, entry = _analyse(corners, label, config, marker, notes, show, say)
         tables.append(table)
         entries.append({"model": name, "key": key, **entry})
     whole = pd.concat(tables, ignore_index=True).assign(seed=config.seed)[list(COLUMNS)]
@@ -316,9 +333,15 @@ def _labels(named: Sequence[tuple[str | None, str]]) -> list[str]:
 
 
 def _analyse(
-    corners: Corners, label: str, config: CompareConfig, marker: str, show: bool, say: Say
+    corners: Corners,
+    label: str,
+    config: CompareConfig,
+    marker: str,
+    notes: Sequence[str],
+    show: bool,
+    say: Say,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Return one checkpoint's rows, and its entry in the verdict file."""
+    """Return one checkpoint's rows, and its entry in the verdict file; `notes` are among its remarks."""
     with MathVerifier(marker=parse_marker(marker)) as verifier:
         base, rl = corners.policy_tables(verifier)
     policy = policy_evidence(base, rl, seed=config.seed, n_boot=config.n_boot)
@@ -348,6 +371,7 @@ def _analyse(
     together = drawn_together(rows, place, verdict.components, config.margins.cosine)
     if together is not None:
         verdict = replace(verdict, remarks=(*verdict.remarks, together))
+    verdict = replace(verdict, remarks=(*verdict.remarks, *notes))
     for remark in verdict.remarks:
         say(f"note: {label}: {remark}")
     others = [

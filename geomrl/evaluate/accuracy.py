@@ -46,7 +46,7 @@ def problem_scores(outcomes: Outcomes, ks: Sequence[int] = ()) -> pd.DataFrame:
 
     Columns: model, benchmark, problem_id, samples, correct; then the measures "pass@k" and
     "majority@k" (k > 1), and `SHARES` of the samples: without a closed answer marker, timed out in
-    grading, cut off at max_tokens. A sample of any of the three kinds is not correct; in a majority
+    grading, and, of those without an answer, cut off at max_tokens. None of them is correct; in a majority
     one without an answer casts no vote, and one that timed out votes for its own answer.
 
     Args:

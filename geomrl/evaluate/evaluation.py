@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,13 @@ from geomrl.evaluate.outcomes import (
     shared_problems,
 )
 from geomrl.evaluate.presets import Preset, preset
+from geomrl.evaluate.prompts import asked_of, check_prompts, model_prompts
 from geomrl.evaluate.sources import Samples, Source, parse_source, read_source
 from geomrl.files import read_json, read_parquet, write_csv, write_json, write_parquet
 from geomrl.manifest import record_step, versions
 from geomrl.models import short_name
+from geomrl.problems.load import load_problems
+from geomrl.problems.problem import Problem
 from geomrl.problems.training_data import Overlap
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.import_config import ImportConfig
@@ -69,6 +72,7 @@ def evaluate_models(
     n: int | None = None,
     ks: Sequence[int] = (),
     only_complete: bool = False,
+    own_prompts: bool = False,
     rollouts: RolloutConfig | None = None,
     limit: int | None = None,
     importing: ImportConfig | None = None,
@@ -97,8 +101,10 @@ def evaluate_models(
             most frequent one, by default.
         ks: k of pass@k and majority@k, besides the powers of two.
         only_complete: leave out problems with another number of samples instead of refusing.
-        rollouts: chunk, seed, template, system prompt and thinking of what is sampled; its n and
-            sampling are taken from `sampling`.
+        own_prompts: let models have different prompts (each its own chat template) instead of
+            refusing; the difference is then of prompts and models together, and a note says so.
+        rollouts: chunk, seed, template, system prompt, thinking and tokenizer of the prompts of what is
+            sampled; its n and sampling are taken from `sampling`.
         limit: the first so many problems only.
         importing: how foreign files are read; its `columns` name those of a problem file, too.
         benchmark: the benchmark's name for foreign files.
@@ -111,32 +117,44 @@ def evaluate_models(
         say: told a line for the user.
 
     Raises:
-        GeomrlError: a problem has a missing sample, an id means different problems, nothing is to
-            be read or sampled; see the message.
+        GeomrlError: a problem has a missing sample, an id means different problems, models were asked
+            in different words, nothing is to be read or sampled; see the message.
     """
     out, importing = Path(out), importing or ImportConfig()
     sampling = sampling or preset("edas")
     sources = [parse_source(text, read=read) for text in models]
     _check_sources(sources, problems, say)
-    base = rollouts or RolloutConfig()
-    config = RolloutConfig(
-        sampling.n, base.seed, base.chunk, sampling.sampling, base.template, base.system,
-        base.thinking,
-    )  # fmt: skip
+    config = replace(rollouts or RolloutConfig(), n=sampling.n, sampling=sampling.sampling)
+    _check_options(sources, config)
+    place = out / "rollouts"
+    found_ones = [
+        None
+        if source.kind == "model"
+        else read_source(
+            source, place, config=importing, marker=marker, benchmark=benchmark, show=show
+        )
+        for source in sources
+    ]
+    columns, options = dict(importing.columns), options or ModelOptions()
+    sampled = None in found_ones
+    if sampled and len(sources) > 1:
+        chosen = load_problems(str(problems), limit=limit, columns=columns)
+        _check_asked(sources, found_ones, chosen, config, options, own=own_prompts)
     every: list[Samples] = []
-    for source in sources:
-        place = out / "rollouts"
-        if source.kind != "model":
-            every += read_source(
-                source, place, config=importing, marker=marker, benchmark=benchmark, show=show
-            )
+    for source, read_ones in zip(sources, found_ones, strict=True):
+        if read_ones is not None:
+            every += read_ones
             continue
-        say(f"{source.label}: {sampling.n} samples a problem")
+        samples = "one sample" if sampling.n == 1 else f"{sampling.n} samples"
+        say(f"{source.label}: {samples} a problem")
         run = make_rollouts(
             source.text, str(problems), place / short_name(source.label), config=config,
-            limit=limit, columns=dict(importing.columns), marker=marker, options=options, show=show,
+            limit=limit, columns=columns, marker=marker, options=options, show=show,
         )  # fmt: skip
-        every.append(Samples(source.label, source.text, run.rollouts, sampling.n))
+        vocabulary = run.manifest["rollouts"]["settings"].get("vocabulary")
+        every.append(
+            Samples(source.label, source.text, run.rollouts, sampling.n, vocabulary=vocabulary)
+        )
     labels = [samples.label for samples in every]
     if len(set(labels)) < len(labels):
         twice = next(label for label in labels if labels.count(label) > 1)
@@ -145,6 +163,7 @@ def evaluate_models(
         "models": [{"model": s.label, "source": s.source} for s in every],
         "problems": problems,
         "only_complete": only_complete,
+        "own_prompts": own_prompts,
         "k": list(ks),
         "n": n,
         "seed": seed,
@@ -153,9 +172,9 @@ def evaluate_models(
     }
     record_step(out, "eval", settings, begun=False)  # tables are made anew each time
     found = compare_samples(
-        every, n=n, ks=ks, only_complete=only_complete, seed=seed, n_boot=n_boot, n_flips=n_flips
-    )
-    sampled = any(source.kind == "model" for source in sources)
+        every, n=n, ks=ks, only_complete=only_complete, own_prompts=own_prompts, seed=seed,
+        n_boot=n_boot, n_flips=n_flips,
+    )  # fmt: skip
     return _write(out, *found, {"sampling": sampling.source} if sampled else {})
 
 
@@ -165,14 +184,18 @@ def compare_samples(
     n: int | None = None,
     ks: Sequence[int] = (),
     only_complete: bool = False,
+    own_prompts: bool = False,
     seed: int = 0,
     n_boot: int = 2000,
     n_flips: int = N_FLIPS,
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
     """Return accuracies, differences to the first model, problem scores, and the summary.
 
+    Arguments as in `evaluate_models`.
+
     Raises:
-        GeomrlError: a problem has a missing sample, or an id means different problems.
+        GeomrlError: a problem has a missing sample, an id means different problems, or models were
+            asked in different words.
     """
     outcomes = [
         count_outcomes(each.table, each.label, n=n or each.n, only_complete=only_complete)
@@ -180,6 +203,8 @@ def compare_samples(
     ]
     notes = list(dict.fromkeys(note for each in every for note in each.notes))
     notes += _left_out(outcomes) + check_same_problems(outcomes)
+    asked = [asked_of(each.label, each.table, each.vocabulary) for each in every]
+    notes += check_prompts(asked, own=own_prompts)
     notes += _different_benchmarks(outcomes) + _different_sampling(every)
     shared = shared_problems(outcomes)
     exact = [overlap for overlap in shared if overlap.kind == "exact"]
@@ -268,6 +293,46 @@ def _check_sources(sources: Sequence[Source], problems: str | None, say: Say) ->
     if problems is not None and len(sampled) < len(sources):
         listed = ", ".join(s.text for s in sources if s.kind != "model")
         say(f"{listed}: rollouts are read as they are; --problems is for models that are sampled")
+
+
+def _check_options(sources: Sequence[Source], config: RolloutConfig) -> None:
+    """Refuse options of prompts where nothing is asked."""
+    given = {
+        "--template": config.template, "--system": config.system,
+        "--thinking/--no-thinking": config.thinking, "--tokenizer": config.prompt_tokenizer,
+    }  # fmt: skip
+    named = [name for name, value in given.items() if value is not None]
+    if named and not any(source.kind == "model" for source in sources):
+        raise GeomrlError(
+            f"{' and '.join(named)} would change nothing, since rollouts are read and no model is asked; "
+            "leave it out"
+        )
+
+
+def _check_asked(
+    sources: Sequence[Source],
+    found: Sequence[Sequence[Samples] | None],
+    problems: Sequence[Problem],
+    config: RolloutConfig,
+    options: ModelOptions,
+    *,
+    own: bool,
+) -> None:
+    """Compare the prompts of all models before any is sampled: hours later would be too late.
+
+    Raises:
+        GeomrlError: see `check_prompts`.
+    """
+    asked = []
+    for source, samples in zip(sources, found, strict=True):
+        if samples is None:
+            trust = options.trust_remote_code
+            asked.append(
+                model_prompts(source.label, source.text, problems, config, trust_remote_code=trust)
+            )
+        else:
+            asked += [asked_of(each.label, each.table, each.vocabulary) for each in samples]
+    check_prompts(asked, own=own)
 
 
 def _benchmarks(outcomes: Sequence[Outcomes]) -> int:

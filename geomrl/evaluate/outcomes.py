@@ -11,7 +11,7 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.problems.problem import Problem
-from geomrl.problems.training_data import Overlap, find_contamination
+from geomrl.problems.training_data import Overlap, find_contamination, find_repeats
 
 _NAMED = 5  # problems named in a message
 
@@ -22,8 +22,9 @@ class Outcomes:
 
     `problems` has one row a problem: benchmark, problem_id, problem (its statement, or else its
     prompt), correct (how many), classes (the answer class of each sample: 0 is correct, None has no
-    answer), and how many samples had no_answer, timeout or were truncated (NaN where the table does
-    not say why responses ended). `left_out` names problems that were dropped, with their samples.
+    answer), and how many samples had no_answer, timeout or were truncated: cut off before an answer,
+    so among those without one (NaN where the table does not say why responses ended). `left_out` names
+    problems that were dropped, with their samples.
     """
 
     model: str
@@ -104,16 +105,17 @@ def _row(group: pd.DataFrame) -> dict[str, Any]:
         0 if correct else None if pd.isna(one) else int(one)
         for correct, one in zip(right, group["answer_class"], strict=True)
     ]
-    ended = group["finish_reason"]
+    silent, ended = group["verdict"] == "no_answer", group["finish_reason"]
+    cut = int((silent & (ended == "length")).sum())
     return {
         "benchmark": group["benchmark"].iloc[0],
         "problem_id": group["problem_id"].iloc[0],
         "problem": text if isinstance(text, str) else group["prompt"].iloc[0],
         "correct": sum(right),
         "classes": tuple(classes),
-        "no_answer": int((group["verdict"] == "no_answer").sum()),
+        "no_answer": int(silent.sum()),
         "timeout": int((group["verdict"] == "timeout").sum()),
-        "truncated": int((ended == "length").sum()) if ended.notna().all() else float("nan"),
+        "truncated": cut if ended.notna().all() else float("nan"),
     }
 
 
@@ -166,8 +168,4 @@ def shared_problems(outcomes: Sequence[Outcomes]) -> list[Overlap]:
         for name, part in every.groupby("benchmark", sort=False)
     }
     found = [o for a, b in combinations(groups.values(), 2) for o in find_contamination(a, b)]
-    for part in groups.values():
-        for position, problem in enumerate(part):
-            same = find_contamination([problem], part[:position])
-            found += [o for o in same if o.kind == "exact"]
-    return found
+    return found + [overlap for part in groups.values() for overlap in find_repeats(part)]

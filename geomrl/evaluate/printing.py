@@ -10,6 +10,11 @@ from rich.table import Column, Table
 from geomrl.evaluate.accuracy import AVERAGE, SHARES
 from geomrl.evaluate.evaluation import Evaluation
 
+_SHARES = {
+    "no_answer": "without an answer",
+    "timeout": "timed out in grading",
+    "truncated": "cut off before an answer (among those without one)",
+}
 _WIDEST = 150  # a number cut in two helps nobody, and a terminal may wrap what is wider than it
 
 
@@ -88,7 +93,7 @@ def _shares_line(table: pd.DataFrame) -> str:
         own = rows[rows["benchmark"] != AVERAGE]
         said = [
             f"{100 * (part['value'] * part['n_problems']).sum() / part['n_problems'].sum():.1f} % "
-            f"{str(share).replace('_', ' ')}"
+            f"{_SHARES[str(share)]}"
             for share, part in own.groupby("measure", sort=False)
         ]
         parts.append(f"{model}: {', '.join(said)}")

@@ -51,7 +51,8 @@ class Source:
 class Samples:
     """One model's rollout table: its name, where it came from, and how many samples are due.
 
-    `notes`: what was mended when the table was imported.
+    `notes`: what was mended when the table was imported. `vocabulary`: the hash of the tokenizer's
+    that made the prompts, where it is known.
     """
 
     label: str
@@ -59,6 +60,7 @@ class Samples:
     table: pd.DataFrame
     n: int | None = None
     notes: tuple[str, ...] = ()
+    vocabulary: str | None = None
 
 
 def parse_source(text: str, *, read: bool = False) -> Source:
@@ -145,7 +147,12 @@ def read_source(
         table = read_rollouts(source.path)
         settings = read_manifest(source.path.parent).get("rollouts", {}).get("settings", {})
         _check_whole(source, table, settings.get("n_problems"))
-        return [Samples(source.label, str(source.path), table, settings.get("n"))]
+        return [
+            Samples(
+                source.label, str(source.path), table, settings.get("n"),
+                vocabulary=settings.get("vocabulary"),
+            )
+        ]  # fmt: skip
     folder = out / short_name(source.label)
     settings = {
         "imported": str(source.path.resolve()),

@@ -104,6 +104,19 @@ def find_contamination(training: Sequence[Problem], held_out: Sequence[Problem])
     return overlaps
 
 
+def find_repeats(problems: Sequence[Problem]) -> list[Overlap]:
+    """Problems whose text stands earlier in the same set, each with every earlier one, as "exact"."""
+    earlier: dict[str, list[Problem]] = defaultdict(list)
+    overlaps: list[Overlap] = []
+    for problem in problems:
+        same = earlier[_text_key(problem.statement)]
+        overlaps += [
+            Overlap(problem.problem_id, p.benchmark, p.problem_id, "exact", 1.0) for p in same
+        ]
+        same.append(problem)
+    return overlaps
+
+
 def _text_key(text: str) -> str:
     return re.sub(r"\s+", "", unicodedata.normalize("NFC", text))
 

@@ -13,9 +13,9 @@ import pandas as pd
 from geomrl.errors import GeomrlError
 from geomrl.files import read_parquet, text_hash, write_parquet
 from geomrl.manifest import record_step
-from geomrl.models import LoadedModel
+from geomrl.models import LoadedModel, load_tokenizer, vocabulary_hash
 from geomrl.problems.problem import Problem
-from geomrl.problems.prompts import default_template, render_prompt
+from geomrl.problems.prompts import Prompt, default_template, render_prompt
 from geomrl.rollout.engine import Engine, Request, Sampling
 from geomrl.rollout.table import (
     SCHEMA,
@@ -34,6 +34,8 @@ class RolloutConfig:
     """What to sample. `chunk` rollouts are generated together and are the unit that is redone.
 
     template None takes the benchmark's own; thinking None leaves the chat template's default.
+    prompt_tokenizer names the model whose chat template renders the prompts, where that is not to be
+    the model's own: two models are compared on the same prompts.
     """
 
     n: int = 16
@@ -43,6 +45,7 @@ class RolloutConfig:
     template: str | None = None
     system: str | None = None
     thinking: bool | None = None
+    prompt_tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.chunk < 1:
@@ -117,23 +120,46 @@ def rollout_settings(
         "marker": verifier.marker.spec,
         "problems": text_hash(*(f"{p.benchmark}/{p.problem_id}/{p.statement}" for p in problems)),
         "n_problems": len(problems),
-        **asdict(config),
+        **sampling_settings(config),
     }
+
+
+def sampling_settings(config: RolloutConfig) -> dict[str, Any]:
+    """Return a configuration for the manifest; of the prompts' tokenizer, the prompts themselves tell."""
+    return {k: v for k, v in asdict(config).items() if k != "prompt_tokenizer"}
+
+
+def problem_prompt(problem: Problem, tokenizer: Any, config: RolloutConfig) -> Prompt:
+    """Return a problem's prompt as a tokenizer renders it under a configuration."""
+    return render_prompt(
+        problem.statement,
+        tokenizer,
+        template=config.template or default_template(problem.benchmark),
+        system=config.system,
+        thinking=config.thinking,
+    )
+
+
+def _renders(loaded: LoadedModel, config: RolloutConfig) -> Any:
+    """Return the tokenizer that renders the prompts; its ids must mean the same to the model."""
+    if config.prompt_tokenizer is None:
+        return loaded.tokenizer
+    tokenizer = load_tokenizer(config.prompt_tokenizer)
+    if vocabulary_hash(tokenizer) != loaded.vocabulary:
+        raise GeomrlError(
+            f"{config.prompt_tokenizer}: its vocabulary is another than {loaded.name}'s, so that its "
+            "prompts would be other text to the model; name a tokenizer of the same vocabulary"
+        )
+    return tokenizer
 
 
 def _plan(
     loaded: LoadedModel, problems: Sequence[Problem], config: RolloutConfig
 ) -> list[_Planned]:
     planned = []
+    tokenizer = _renders(loaded, config)
     for problem in problems:
-        template = config.template or default_template(problem.benchmark)
-        prompt = render_prompt(
-            problem.statement,
-            loaded.tokenizer,
-            template=template,
-            system=config.system,
-            thinking=config.thinking,
-        )
+        prompt = problem_prompt(problem, tokenizer, config)
         _check_prompt(loaded, problem, prompt.ids, config.sampling.max_tokens)
         for sample in range(config.n):
             seed = derive_seed(
@@ -147,7 +173,7 @@ def _plan(
                 "problem": problem.statement,
                 "prompt": prompt.text,
                 "prompt_kind": prompt.kind,
-                "template": template,
+                "template": config.template or default_template(problem.benchmark),
                 "system": config.system,
                 "prompt_ids": prompt.ids,
                 "token_source": "generated",

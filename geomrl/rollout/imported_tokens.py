@@ -15,6 +15,7 @@ from geomrl.rollout.generate import response_text
 from geomrl.rollout.import_config import ImportConfig
 from geomrl.rollout.imported_prompts import PromptReader
 from geomrl.rollout.imported_rows import Say, as_key, is_list
+from geomrl.rollout.turns import turn_end_ids
 
 
 def with_texts(rows: pd.DataFrame, tokenizer: Any, path: Path) -> pd.DataFrame:
@@ -23,19 +24,12 @@ def with_texts(rows: pd.DataFrame, tokenizer: Any, path: Path) -> pd.DataFrame:
         return rows
     ends = rows.get("finish_reason", pd.Series("", index=rows.index))
     ids = _id_lists(rows, "response_ids", tokenizer, path)
-    last = {tokenizer.eos_token_id, *_end_tokens(tokenizer)}
+    last = turn_end_ids(None, tokenizer)
     texts = [
         response_text(tokenizer, each, "stop" if each and each[-1] in last else str(end))
         for each, end in zip(ids, ends, strict=True)
     ]
     return rows.assign(response=texts, response_ids=ids)
-
-
-def _end_tokens(tokenizer: Any) -> set[int]:
-    """Return the ids of the usual tokens that end a turn, where the vocabulary has them."""
-    names = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>", "<|endoftext|>")
-    table = tokenizer.get_vocab()
-    return {table[name] for name in names if name in table}
 
 
 def tokenised(

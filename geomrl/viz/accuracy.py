@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from geomrl.errors import GeomrlError
 from geomrl.evaluate.accuracy import ACCURACY, AVERAGE, DIFFERENCES
 from geomrl.files import read_json, read_parquet
 from geomrl.viz import theme
@@ -39,7 +38,7 @@ def draw_evaluation(
     """Draw an evaluation's pictures, PNG, PDF and CSV each, and return the files written.
 
     pass_curves and majority_curves (where there are two samples a problem), and differences (where
-    there are two models).
+    there are two models); pass_at_1 where there is neither.
 
     Args:
         folder: of an evaluation.
@@ -60,11 +59,8 @@ def draw_evaluation(
     if len(differences):
         frame = difference_frame(differences)
         pictures.append(draw_differences(frame, seed=seed, name="differences"))
-    if not pictures:
-        raise GeomrlError(
-            f"{folder}: one model with one sample a problem: there is no curve and no difference to "
-            "draw; sample more (-n) or name a second model"
-        )
+    if not pictures:  # one model, asked once
+        pictures = [draw_pass_curves(curve_frame(table, "pass"), seed=seed, name="pass_at_1")]
     written = []
     for done, picture in enumerate(pictures, start=1):
         written += write_picture(picture, out or folder / "figures")
@@ -124,7 +120,9 @@ def draw_pass_curves(frame: pd.DataFrame, *, seed: int, name: str) -> Picture:
     width = theme.SINGLE_COLUMN if columns == 1 else theme.DOUBLE_COLUMN
     handles = [_handle(model, i) for i, model in enumerate(models)]
     legend = 0.17 * len(handles) if columns == 1 else 0.2
-    footnote = _footnote(frame, seed, f"{frame['n_samples'].max()} samples a problem at most")
+    most = int(frame["n_samples"].max())
+    asked = f"{most} samples a problem at most" if most > 1 else "one sample a problem"
+    footnote = _footnote(frame, seed, asked)
     figure = theme.new_figure(width, rows * _ROW_INCH + legend, footnote)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     word = str(frame["measure"].iloc[0])
@@ -211,7 +209,9 @@ def _handle(model: str, number: int) -> Line2D:
 def _curve(axes: Axes, rows: pd.DataFrame, number: int) -> None:
     colour, marker, dashes = _look(number)
     k, value, low, high = (rows[c].to_numpy(float) for c in ("k", "value", "low", "high"))
-    if np.isfinite(low).any():
+    if len(k) == 1 and np.isfinite(low).all():
+        axes.vlines(k, low, high, color=colour)
+    elif np.isfinite(low).any():
         axes.fill_between(k, low, high, color=colour, alpha=0.16, linewidth=0)
     axes.plot(k, value, color=colour, marker=marker, linestyle=dashes)
 

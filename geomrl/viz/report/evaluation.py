@@ -61,7 +61,8 @@ def _curves(table: pd.DataFrame) -> Iterator[Chart]:
     """Yield accuracy over k, a chart a benchmark and kind of measure, a line a model."""
     models = list(dict.fromkeys(table["model"].astype(str)))
     looks = {model: look(i, model) for i, model in enumerate(models)}
-    rows = table[table["k"].notna()].assign(n=counted(table["n_problems"], "problem"))
+    rows = table[table["k"].notna()]
+    rows = rows.assign(n=counted(rows["n_problems"], "problem"))
     for (benchmark, kind), part in rows.groupby(["benchmark", "measure"], sort=False):
         ks = sorted({int(k) for k in part["k"]})
         yield place_chart(
