@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,7 +36,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         GeomrlError: the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,6 +66,29 @@ def disk_errors(path: Path) -> Iterator[None]:
         ):
             raise GeomrlError(_no_space_message(path)) from error
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what killed processes of this machine were writing in a folder.
+
+    What a living process writes stays, and so does what another machine may be writing. Names without
+    a machine are an older geomrl's.
+    """
+    ours = (f".{socket.gethostname()}", ".parquet", ".safetensors", ".json", ".csv")
+    for path in folder.glob(".*.tmp"):
+        stem, _, pid = path.name.removesuffix(".tmp").rpartition(".")
+        if stem.endswith(ours) and pid.isdigit() and not _alive(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's process
+        return True
+    return True
 
 
 def _no_space_message(path: Path) -> str:

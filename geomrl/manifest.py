@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,11 +46,29 @@ def read_manifest(run: Path) -> dict[str, Any]:
     return read_json(path) if path.exists() else {}
 
 
-def record_step(run: Path, step: str, settings: dict[str, Any], *, begun: bool) -> None:
+def record_step(
+    run: Path,
+    step: str,
+    settings: dict[str, Any],
+    *,
+    begun: bool,
+    free: Collection[str] = (),
+    newer: Collection[str] = (),
+) -> None:
     """Record a step's settings in the manifest, or check them against those recorded before.
 
     Settings are what decides the step's content, so a resumed command must bring the same ones.
     Where nothing of it is on disk (`begun` False: a first try that failed), new ones are taken.
+
+    Args:
+        run: the run directory.
+        step: the step's name.
+        settings: in JSON's types.
+        begun: whether some of the step's content is on disk.
+        free: names of settings ("a" or "a.b") that change only rounding or speed: recorded, with
+            every later change, and never compared.
+        newer: names of settings that older versions of geomrl did not record: compared where both
+            sides have them.
 
     Raises:
         GeomrlError: the run holds this step's results for other settings.
@@ -56,7 +76,13 @@ def record_step(run: Path, step: str, settings: dict[str, Any], *, begun: bool) 
     manifest = read_manifest(run)
     before = manifest.get(step)
     if before is not None and begun:
-        check_same_settings(run, step, before["settings"], settings)
+        check_same_settings(run, step, before["settings"], settings, free=free, newer=newer)
+        changes = before.get("changes", [])
+        made_with = {**_flat(before["settings"]), **{k: v for c in changes for k, v in c.items()}}
+        changed = {k: v for k, v in _flat(settings).items() if k in free and made_with.get(k) != v}
+        if changed:
+            entry = {**before, "changes": [*changes, changed]}
+            write_json(run / "manifest.json", {**manifest, step: entry})
         return
     entry = {
         "settings": settings,
@@ -67,16 +93,46 @@ def record_step(run: Path, step: str, settings: dict[str, Any], *, begun: bool) 
     write_json(run / "manifest.json", {**manifest, step: entry})
 
 
-def check_same_settings(run: Path, step: str, before: dict[str, Any], now: dict[str, Any]) -> None:
+def check_same_settings(
+    run: Path,
+    step: str,
+    before: dict[str, Any],
+    now: dict[str, Any],
+    *,
+    free: Collection[str] = (),
+    newer: Collection[str] = (),
+) -> None:
     """Refuse to mix results of different settings in one folder.
+
+    `free` and `newer` as in `record_step`.
 
     Raises:
         GeomrlError: a setting differs; the message lists each one.
     """
-    different = [k for k in sorted({*before, *now}) if before.get(k) != now.get(k)]
+    there, here = _flat(before), _flat(now)
+    skipped = {*free, *(k for k in newer if k not in there or k not in here)}
+    different = [
+        k for k in sorted({*there, *here} - skipped) if _json(there.get(k)) != _json(here.get(k))
+    ]
     if different:
-        listed = "; ".join(f"{k}: {before.get(k)!r} there, {now.get(k)!r} now" for k in different)
+        listed = "; ".join(f"{k}: {there.get(k)!r} there, {here.get(k)!r} now" for k in different)
         raise GeomrlError(
             f"{run}: its {step} were made with other settings ({listed}). Use another --out, or "
             "repeat the settings to go on from where it stopped"
         )
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested settings as one level of names with dots between."""
+    found: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _json(value: Any) -> Any:
+    """Return a value as the manifest gives it back: tuples as lists."""
+    return json.loads(json.dumps(value))

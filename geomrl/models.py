@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import cached_file
 
 from geomrl.errors import GeomrlError
-from geomrl.files import file_hash, text_hash
+from geomrl.files import text_hash
+from geomrl.model_files import check_folder
+from geomrl.model_hash import config_hash, vocabulary_hash, weights_hash
 from geomrl.model_names import resolve_model
 
 SMALL = 5_000_000  # weights
@@ -24,8 +24,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 class LoadedModel:
     """A causal language model, its tokenizer, and what identifies both.
 
-    `name` is what the user typed; `weights` a hash of the weight files, so that states are never
-    read for another checkpoint of the same name; `vocabulary` a hash of the tokenizer's vocabulary.
+    `name` is what the user typed; `weights` a hash of the weight files and `config` of what in
+    config.json decides computations, so that states are never read for another checkpoint of the same
+    name; `vocabulary` a hash of the tokenizer's vocabulary. `config` is "" where it is not known.
     """
 
     name: str
@@ -35,11 +36,27 @@ class LoadedModel:
     dtype: torch.dtype
     weights: str
     vocabulary: str
+    config: str = ""
+
+    @property
+    def identity(self) -> str:
+        """A hash of weights and configuration; of the weights alone where the latter is not known."""
+        return text_hash(self.weights, self.config) if self.config else self.weights
 
     @property
     def key(self) -> str:
-        """The encoder's key on disk: its short name and eight digits of its weights' hash."""
-        return f"{short_name(self.name)}-{self.weights[:8]}"
+        """The encoder's key on disk: its short name and eight digits of its identity."""
+        return f"{short_name(self.name)}-{self.identity[:8]}"
+
+    def as_recorded(self, identity: str | None) -> LoadedModel:
+        """Return the model as an older geomrl knew it, by its weights alone, where that is recorded."""
+        return replace(self, config="") if identity == self.weights else self
+
+    def as_filed(self, folder: Path) -> LoadedModel:
+        """Return the model under the key that `folder` has: an older geomrl's, where only that is there."""
+        older = replace(self, config="")
+        new = (folder / self.key).exists() or not (folder / older.key).exists()
+        return self if new else older
 
     @property
     def max_length(self) -> int | None:
@@ -104,7 +121,7 @@ def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:
     try:
         return AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
     except Exception as error:
-        raise GeomrlError(_load_message("tokenizer", name, error)) from error
+        raise GeomrlError(load_message("tokenizer", name, error)) from error
 
 
 def load_model(
@@ -139,7 +156,7 @@ def load_model(
     if dtype not in ("auto", *DTYPES):
         raise GeomrlError(f"dtype '{dtype}' is unknown; use auto, {', '.join(DTYPES)}")
     wanted = DTYPES.get(dtype) or ("auto" if where.type == "cuda" else torch.float32)
-    _check_folder(source, allow_pickle)
+    check_folder(source, allow_pickle)
     tokenizer = tokenizer or load_tokenizer(name, trust_remote_code=trust_remote_code)
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -151,7 +168,7 @@ def load_model(
             attn_implementation=attention,
         )
     except Exception as error:
-        raise GeomrlError(_load_message("model", name, error)) from error
+        raise GeomrlError(load_message("model", name, error)) from error
     model, info = loaded
     if info["missing_keys"]:
         missing = sorted(info["missing_keys"])
@@ -162,11 +179,12 @@ def load_model(
     model = model.to(where).eval().requires_grad_(False)
     return LoadedModel(
         name, model, tokenizer, where, next(model.parameters()).dtype,
-        weights_hash(source), vocabulary_hash(tokenizer),
+        weights_hash(source), vocabulary_hash(tokenizer), config_hash(source),
     )  # fmt: skip
 
 
-def _load_message(what: str, name: str, error: Exception) -> str:
+def load_message(what: str, name: str, error: Exception) -> str:
+    """Return what a user should know of a failed load: the model, the reason, the cure."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return (
         f"{name}: this {what} cannot be loaded ({reason}). Give a Hugging Face hub id or a folder "
@@ -175,49 +193,10 @@ def _load_message(what: str, name: str, error: Exception) -> str:
     )
 
 
-def _check_folder(source: str, allow_pickle: bool) -> None:
-    """Name a missing shard before transformers fails with a long traceback."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return
-    if not (folder / "config.json").exists():
-        raise GeomrlError(f"{folder}: no config.json; this is not a Hugging Face model folder")
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        missing = [shard for shard in shards if not (folder / shard).exists()]
-        if missing:
-            raise GeomrlError(
-                f"{folder}: {len(missing)} of {len(shards)} weight shards are missing "
-                f"({', '.join(missing[:3])}); copy or download them again"
-            )
-    elif not any(folder.glob("*.safetensors")) and not (allow_pickle and any(folder.glob("*.bin"))):
-        raise GeomrlError(
-            f"{folder}: no safetensors weights; save the model with save_pretrained, or pass "
-            "--allow-pickle for .bin weights that you trust"
-        )
-
-
-def weights_hash(name: str) -> str:
-    """Return a hash of a checkpoint's weight files, in the order of their names."""
-    folder = Path(resolve_model(name))
-    if not folder.is_dir():
-        config = cached_file(str(name), "config.json")
-        folder = Path(str(config)).parent
-    files = sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
-    return text_hash(*(file_hash(file) for file in files))
-
-
 def spare_threads(model: Any, device: torch.device) -> None:
     """Use one thread for a tiny model on a CPU: more were measured 2 to 10 times slower."""
     if device.type == "cpu" and sum(w.numel() for w in model.parameters()) < SMALL:
         torch.set_num_threads(1)
-
-
-def vocabulary_hash(tokenizer: Any) -> str:
-    """Return a hash of the token-to-id table: equal hashes mean that ids mean the same."""
-    table = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    return text_hash(json.dumps(table))
 
 
 def quiet_transformers() -> None:

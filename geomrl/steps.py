@@ -40,7 +40,9 @@ from geomrl.probe.similarity import similarity_table
 from geomrl.probe.store import StateStore
 from geomrl.problems.load import load_problems
 from geomrl.progress import progress_bar
-from geomrl.rollout.generate import RolloutConfig, generate_rollouts
+from geomrl.rollout.generate import RolloutConfig, generate_rollouts, grade_again
+from geomrl.rollout.grading import STEP as GRADING
+from geomrl.rollout.grading import golds_of, record_grading
 from geomrl.rollout.import_config import ImportConfig, import_settings
 from geomrl.rollout.imported_tokens import check_ids_fit
 from geomrl.rollout.importing import import_rollouts as read_foreign_rollouts
@@ -91,8 +93,12 @@ def make_rollouts(
     marker: str = BOXED,
     options: ModelOptions | None = None,
     show: bool = True,
+    say: Say = lambda line: None,
 ) -> Run:
     """Sample and grade rollouts of a model into a run directory.
+
+    Rollouts that are there are not sampled again; they are graded again where a gold answer, the
+    marker or the verifier has changed.
 
     Args:
         model: a hub id, a folder, "reasoner", or a model that is loaded.
@@ -104,6 +110,7 @@ def make_rollouts(
         marker: the answer marker's specification.
         options: how to load the model.
         show: show a progress bar.
+        say: told a line for the user (what is graded again, and why).
 
     Raises:
         GeomrlError: see the message; the run keeps every chunk that was finished.
@@ -117,7 +124,7 @@ def make_rollouts(
         MathVerifier(marker=parse_marker(marker)) as verifier,
         progress_bar("rollouts", "rollouts", show=show) as update,
     ):
-        generate_rollouts(loaded, engine, verifier, chosen, config, run, update)
+        generate_rollouts(loaded, engine, verifier, chosen, config, run, update, say)
     return open_run(run)
 
 
@@ -159,14 +166,17 @@ def import_rollouts(
         **import_settings(config),
     }
     begun = (run / "rollouts.parquet").exists()
-    record_step(run, "rollouts", settings, begun=begun)
-    if not begun:
-        with (
-            MathVerifier(marker=parse_marker(marker)) as verifier,
-            progress_bar("grading", "rollouts", show=show) as update,
-        ):
+    record_step(run, "rollouts", settings, begun=begun, free=("marker",))
+    with (
+        MathVerifier(marker=parse_marker(marker)) as verifier,
+        progress_bar("grading", "rollouts", show=show) as update,
+    ):
+        if not begun:
             table = read_foreign_rollouts(file, tokenizer, verifier, config, update, say)
-        write_rollouts(run / "rollouts.parquet", table)
+            write_rollouts(run / "rollouts.parquet", table)
+            record_grading(run, golds_of(table), verifier)
+        elif not config.keep_labels:
+            grade_again(run, {}, verifier, say)
     return open_run(run)
 
 
@@ -290,7 +300,8 @@ def replace_anchor(
 
 def run_marker(run: Run) -> Any:
     """Return the marker that a run's rollouts were graded by."""
-    return parse_marker(run.manifest["rollouts"]["settings"]["marker"])
+    steps = (run.manifest.get(step, {}).get("settings", {}) for step in (GRADING, "rollouts"))
+    return parse_marker(next(step["marker"] for step in steps if "marker" in step))
 
 
 def check_belongs(run: Run, loaded: LoadedModel) -> None:

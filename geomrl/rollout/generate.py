@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -11,22 +11,27 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.files import read_parquet, text_hash, write_parquet
-from geomrl.manifest import record_step
-from geomrl.models import LoadedModel, load_tokenizer, vocabulary_hash
+from geomrl.files import read_parquet, remove_leftovers, text_hash, write_parquet
+from geomrl.manifest import read_manifest, record_step
+from geomrl.model_hash import tokenizer_hash, vocabulary_hash
+from geomrl.models import LoadedModel, load_tokenizer
 from geomrl.problems.problem import Problem
 from geomrl.problems.prompts import Prompt, default_template, render_prompt
 from geomrl.rollout.engine import Engine, Request, Sampling
-from geomrl.rollout.table import (
-    SCHEMA,
-    grade_columns,
-    read_rollouts,
-    rollout_id,
-    with_answer_classes,
-    write_rollouts,
+from geomrl.rollout.grading import (
+    golds_of,
+    grade_table,
+    label_changes,
+    record_grading,
+    why_grade_again,
 )
+from geomrl.rollout.table import SCHEMA, read_rollouts, rollout_id, write_rollouts
+from geomrl.rollout.transformers_engine import stop_ids
 from geomrl.seeds import derive_seed
 from geomrl.verify.verifier import Verifier
+
+_FREE = ("chunk", "marker")  # of speed and rounding; of grading
+_NEWER = ("tokenizer", "stop_ids", "prompts")
 
 
 @dataclass(frozen=True)
@@ -68,40 +73,106 @@ def generate_rollouts(
     config: RolloutConfig,
     run: Path,
     progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> pd.DataFrame:
-    """Sample `config.n` responses a problem into `run/rollouts.parquet` and return the table.
+    """Sample `config.n` responses a problem into `run/rollouts.parquet` and return the graded table.
 
-    Chunk k holds rollouts k*chunk .. (k+1)*chunk of the (problem, sample) order: a pure function of
-    the configuration. Each is written when it is whole, so a killed run redoes one chunk at most,
-    with the same draws. `progress(done, total)` counts rollouts.
+    Rollouts are sampled in the (problem, sample) order, `config.chunk` at a time. Each chunk is
+    written when it is whole, so a killed run redoes one chunk at most, with the same draws; another
+    `chunk` goes on from there. Grading follows when all are sampled, and again, from the stored
+    responses, where golds, marker or verifier have changed since. `progress(done, total)` counts
+    rollouts; `say` is told of a grading that is done again.
 
     Raises:
         GeomrlError: the run holds rollouts of other settings; the model's logits are not finite.
     """
     table_path, parts = run / "rollouts.parquet", run / "rollouts.parts"
-    settings = rollout_settings(loaded, verifier, problems, config)
-    record_step(run, "rollouts", settings, begun=table_path.exists() or any(parts.glob("part-*")))
-    if table_path.exists():
-        return read_rollouts(table_path)
+    recorded = read_manifest(run).get("rollouts", {}).get("settings", {})
+    loaded = loaded.as_recorded(recorded.get("policy_hash"))
     planned = _plan(loaded, problems, config)
-    done = 0
-    for path, chunk in _chunks(parts, planned, config.chunk):
-        if not path.exists():
-            tick = partial(_tell, progress, done, len(planned)) if progress else None
-            write_parquet(path, _sample(loaded, engine, verifier, chunk, config, tick), SCHEMA)
+    golds = {f"{p.benchmark}/{p.problem_id}": str(p.gold) for p in problems}
+    settings = rollout_settings(loaded, verifier, problems, planned, config)
+    begun = table_path.exists() or any(parts.glob("part-*"))
+    record_step(run, "rollouts", settings, begun=begun, free=_FREE, newer=_NEWER)
+    if table_path.exists():
+        _forget(parts)
+        return grade_again(run, golds, verifier, say)
+    sampled = _sample_all(loaded, engine, parts, planned, config, progress)
+    table = grade_table(sampled, golds, verifier)
+    write_rollouts(table_path, table)
+    record_grading(run, golds, verifier)
+    _forget(parts)
+    return table
+
+
+def grade_again(
+    run: Path,
+    golds: Mapping[str, str],
+    verifier: Verifier,
+    say: Callable[[str], None] = lambda line: None,
+) -> pd.DataFrame:
+    """Return a run's table, graded again where golds, marker or verifier have changed.
+
+    Args:
+        run: the run directory.
+        golds: by "benchmark/problem_id"; empty where the table's own are right.
+        verifier: the judge.
+        say: told why, and how many verdicts changed.
+    """
+    path = run / "rollouts.parquet"
+    before = read_rollouts(path)
+    why = why_grade_again(run, before, golds, verifier)
+    if why is None:
+        return before
+    say(f"grading again: {why}")
+    table = grade_table(before, golds, verifier)
+    write_rollouts(path, table)
+    record_grading(run, golds or golds_of(table), verifier)
+    say(
+        f"{label_changes(before, table)} of {len(table)} verdicts changed; nothing was sampled again"
+    )
+    return read_rollouts(path)
+
+
+def _sample_all(
+    loaded: LoadedModel,
+    engine: Engine,
+    parts: Path,
+    planned: Sequence[_Planned],
+    config: RolloutConfig,
+    progress: Callable[[int, int], None] | None,
+) -> pd.DataFrame:
+    """Return all rollouts in their order, ungraded: those of finished parts, and the others now."""
+    remove_leftovers(parts)
+    have = set(_finished(parts).get("rollout_id", ()))
+    left = [(i, p) for i, p in enumerate(planned) if p.row["rollout_id"] not in have]
+    done = len(planned) - len(left)
+    if progress:
+        progress(done, len(planned))
+    for start in range(0, len(left), config.chunk):
+        chunk = left[start : start + config.chunk]
+        tick = partial(_tell, progress, done, len(planned)) if progress else None
+        part = _sample(loaded, engine, [each for _, each in chunk], config, tick)
+        # Named by its first rollout's place: no two chunks share one, whatever their sizes.
+        write_parquet(parts / f"part-{chunk[0][0]:08d}.parquet", part, SCHEMA)
         done += len(chunk)
         if progress:
             progress(done, len(planned))
+    whole = _finished(parts).set_index("rollout_id", drop=False)
+    return whole.loc[[each.row["rollout_id"] for each in planned]].reset_index(drop=True)
 
-    whole = pd.concat(
-        [read_parquet(path) for path, _ in _chunks(parts, planned, config.chunk)], ignore_index=True
-    )
-    table = with_answer_classes(whole, verifier)
-    write_rollouts(table_path, table)
-    for path in parts.glob("*"):
-        path.unlink()
-    parts.rmdir()
-    return table
+
+def _finished(parts: Path) -> pd.DataFrame:
+    found = [read_parquet(path) for path in sorted(parts.glob("part-*.parquet"))]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+
+
+def _forget(parts: Path) -> None:
+    """Delete the parts of a table that is written."""
+    if parts.is_dir():
+        for path in parts.glob("*"):
+            path.unlink()
+        parts.rmdir()
 
 
 def _tell(progress: Callable[[int, int], None], before: int, total: int, more: int) -> None:
@@ -109,16 +180,23 @@ def _tell(progress: Callable[[int, int], None], before: int, total: int, more: i
 
 
 def rollout_settings(
-    loaded: LoadedModel, verifier: Verifier, problems: Sequence[Problem], config: RolloutConfig
+    loaded: LoadedModel,
+    verifier: Verifier,
+    problems: Sequence[Problem],
+    planned: Sequence[_Planned],
+    config: RolloutConfig,
 ) -> dict[str, Any]:
-    """Return what decides the rollouts' content, in JSON's types."""
+    """Return what decides what is sampled, in JSON's types; `_FREE` stands beside it, for the record."""
     return {
         "policy": loaded.name,
-        "policy_hash": loaded.weights,
+        "policy_hash": loaded.identity,
         "vocabulary": loaded.vocabulary,
+        "tokenizer": tokenizer_hash(loaded.tokenizer),
+        "stop_ids": sorted(stop_ids(loaded.model, loaded.tokenizer)),
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "marker": verifier.marker.spec,
         "problems": text_hash(*(f"{p.benchmark}/{p.problem_id}/{p.statement}" for p in problems)),
+        "prompts": text_hash(*dict.fromkeys(str(p.row["prompt_ids"]) for p in planned)),
         "n_problems": len(problems),
         **sampling_settings(config),
     }
@@ -180,7 +258,7 @@ def _plan(
                 **asdict(config.sampling),
                 "seed": seed,
                 "policy": loaded.name,
-                "policy_hash": loaded.weights,
+                "policy_hash": loaded.identity,
                 "gold": problem.gold,
             }
             planned.append(_Planned(row, Request(tuple(prompt.ids), seed)))
@@ -211,22 +289,14 @@ def _check_prompt(
         )
 
 
-def _chunks(
-    folder: Path, planned: Sequence[_Planned], size: int
-) -> Iterator[tuple[Path, Sequence[_Planned]]]:
-    for start in range(0, len(planned), size):
-        yield folder / f"part-{start // size:05d}.parquet", planned[start : start + size]
-
-
 def _sample(
     loaded: LoadedModel,
     engine: Engine,
-    verifier: Verifier,
     chunk: Sequence[_Planned],
     config: RolloutConfig,
     progress: Callable[[int], None] | None,
 ) -> pd.DataFrame:
-    """Generate and grade one chunk."""
+    """Generate one chunk."""
     finished = 0
 
     def tick(more: int) -> None:
@@ -237,13 +307,11 @@ def _sample(
 
     completions = engine.generate([p.request for p in chunk], config.sampling, tick)
     texts = [response_text(loaded.tokenizer, c.ids, c.finish_reason) for c in completions]
-    grades = verifier.grade(texts, [str(p.row["gold"]) for p in chunk])
     frame = pd.DataFrame([p.row for p in chunk]).assign(
         response=texts,
         response_ids=pd.Series([c.ids for c in completions]),
         logprobs=pd.Series([c.logprobs for c in completions]),
         finish_reason=[c.finish_reason for c in completions],
-        **grade_columns(grades),
     )
     return frame.reindex(columns=SCHEMA.names)
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 
 from geomrl.errors import GeomrlError
-from geomrl.files import read_parquet, write_parquet
+from geomrl.files import read_parquet, text_hash, write_parquet
 from geomrl.verify.verifier import Grade, Verifier
 
 SCHEMA = pa.schema(
@@ -101,6 +101,12 @@ def grade_columns(grades: Sequence[Grade]) -> dict[str, Any]:
         "answer": [grade.answer for grade in grades],
         "verdict_reason": [grade.reason for grade in grades],
     }
+
+
+def labels_hash(rollouts: pd.DataFrame) -> str:
+    """Return a hash of verdicts and answer classes by rollout, which analyses of states go by."""
+    labels = rollouts[["rollout_id", "verdict", "answer_class"]].astype(str)
+    return text_hash(*labels.agg(" ".join, axis=1))
 
 
 def problem_keys(rows: pd.DataFrame) -> pd.Series:
