@@ -14,7 +14,7 @@ from geomrl.errors import GeomrlError
 from geomrl.files import read_json, read_parquet
 from geomrl.manifest import read_manifest
 from geomrl.probe.store import StateStore
-from geomrl.rollout.table import read_rollouts
+from geomrl.rollout.table import labels_hash, read_rollouts
 
 LABELS = ["benchmark", "problem_id", "sample", "verdict", "answer", "answer_class", "gold"]
 
@@ -58,20 +58,60 @@ class Run:
 
     @cached_property
     def similarity(self) -> pd.DataFrame:
-        """The tidy table of similarities, contrasts and tests."""
-        table = read_parquet(self.path / "similarity.parquet")
-        return table if self.encoder is None else table[table["encoder"] == self.encoder]
+        """The tidy table of similarities, contrasts and tests.
+
+        Raises:
+            GeomrlError: the rollouts were graded again since, and are labelled otherwise now.
+        """
+        return self._analysis("similarity", "geomrl probe")
 
     @cached_property
     def replacement(self) -> pd.DataFrame:
-        """The tidy table of interventions (`geomrl probe --replace`)."""
-        table = read_parquet(self.path / "replacement.parquet")
-        return table if self.encoder is None else table[table["encoder"] == self.encoder]
+        """The tidy table of interventions (`geomrl probe --replace`).
+
+        Raises:
+            GeomrlError: the rollouts were graded again since, and are labelled otherwise now.
+        """
+        return self._analysis("replacement", "geomrl probe --replace")
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The headline figures, as printed."""
-        return read_json(self.path / "summary.json")
+        """The headline figures, as printed.
+
+        Raises:
+            GeomrlError: the rollouts were graded again since, and are labelled otherwise now.
+        """
+        found = read_json(self.path / "summary.json")
+        self._check_labels("summary.json", found.get("labels"), "geomrl probe")
+        return found
+
+    def _analysis(self, name: str, command: str) -> pd.DataFrame:
+        table = read_parquet(self.path / f"{name}.parquet")
+        if self.encoder is not None:
+            table = table[table["encoder"] == self.encoder]
+        steps = self.manifest
+        for encoder in table["encoder"].unique() if "encoder" in table else ():
+            settings = steps.get(f"{name}/{encoder}", {}).get("settings", {})
+            self._check_labels(f"{name}.parquet", settings.get("labels"), command)
+        return table
+
+    def _check_labels(self, file: str, made_of: str | None, command: str) -> None:
+        """Refuse results of verdicts that are no longer the rollouts'.
+
+        An older geomrl recorded no labels: its results count until a grading changes some.
+        """
+        grading = self.manifest.get("grading", {}).get("settings", {})
+        stale = grading.get("labels_changed") if made_of is None else made_of != self.labels
+        if stale:
+            raise GeomrlError(
+                f"{self.path / file}: made of other verdicts than the rollouts have now, which were "
+                f"graded again since; run the same `{command}` again (nothing is sampled anew)"
+            )
+
+    @cached_property
+    def labels(self) -> str:
+        """A hash of the rollouts' verdicts, answer classes and golds."""
+        return labels_hash(self.rollouts)
 
     @property
     def encoders(self) -> list[str]:

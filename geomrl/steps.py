@@ -14,8 +14,8 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.files import file_hash, write_csv, write_json, write_parquet
-from geomrl.manifest import read_manifest, record_step
+from geomrl.files import file_hash, read_parquet, write_csv, write_json, write_parquet
+from geomrl.manifest import read_manifest, record_step, versions
 from geomrl.models import (
     LoadedModel,
     load_model,
@@ -28,13 +28,17 @@ from geomrl.probe.devices import fill_store_on_devices
 from geomrl.probe.extraction import (
     ExtractionConfig,
     ModelProbe,
+    anchors_hash,
     encoder_folder,
     fill_store,
+    rollouts_hash,
     size_estimate,
+    stale_shards,
     store_settings,
 )
 from geomrl.probe.intervention import build_trials, summarise_replacement
 from geomrl.probe.intervention import replace as replace_states
+from geomrl.probe.parts import Parts, parts_key
 from geomrl.probe.replacement import write_replacement
 from geomrl.probe.similarity import similarity_table
 from geomrl.probe.store import StateStore
@@ -46,7 +50,7 @@ from geomrl.rollout.grading import golds_of, record_grading
 from geomrl.rollout.import_config import ImportConfig, import_settings
 from geomrl.rollout.imported_tokens import check_ids_fit
 from geomrl.rollout.importing import import_rollouts as read_foreign_rollouts
-from geomrl.rollout.table import write_rollouts
+from geomrl.rollout.table import columns_hash, labels_hash, write_rollouts
 from geomrl.rollout.transformers_engine import TransformersEngine
 from geomrl.run import Run, open_run
 from geomrl.summary import summarise
@@ -204,10 +208,11 @@ def read_states(
     """
     run = open_run(out)
     options = options or ModelOptions()
-    loaded = _loaded(model, options)
+    loaded = _loaded(model, options).as_filed(run.path / "states")
     check_belongs(run, loaded)
     reader = ModelProbe(loaded)
-    settings = store_settings(reader, run.rollouts, run_marker(run), config or ExtractionConfig())
+    config = config or ExtractionConfig()
+    settings = store_settings(reader, run.rollouts, run_marker(run), config)
     say(
         f"states: {settings.n_rollouts} rollouts x {len(settings.anchors)} anchors x "
         f"{len(settings.layers)} layers, at most {size_estimate(settings) / 1e6:.1f} MB on disk"
@@ -215,8 +220,11 @@ def read_states(
     store = StateStore.create(encoder_folder(run.path, loaded), settings)
     loading = {"encoder": loaded.name, **options.loading()}
     record_step(run.path, f"states/{loaded.key}", loading, begun=False)
-    _extract(run, reader, store, options, show)
-    return open_run(out), store
+    for shard in stale_shards(reader, run.rollouts, run_marker(run), store):
+        say(f"states: shard {shard} is read again, since its rollouts' anchors are elsewhere now")
+        store.discard(shard)
+    _extract(run, reader, store, config.batch_tokens, options, show)
+    return open_run(out), StateStore(store.path)
 
 
 def probe_states(
@@ -248,17 +256,21 @@ def probe_states(
         GeomrlError: see the message; finished shards are kept.
     """
     options = options or ModelOptions()
-    loaded = _loaded(model, options)
+    loaded = _loaded(model, options).as_filed(Path(out) / "states")
     run, store = read_states(loaded, out, config=config, options=options, show=show, say=say)
-    table, notes = _similarity(run, loaded, store, seed, n_boot, n_perm, show)
+    draws = {"seed": seed, "n_boot": n_boot, "n_perm": n_perm}
+    table, notes = _similarity(run, loaded, store, draws, show)
     for note in notes:
         say(f"note: {note}")
     write_parquet(run.path / "similarity.parquet", table)
     write_csv(run.path / "similarity.csv", table)
-    run = open_run(out)
+    made_of = {"labels": run.labels, **draws}
+    record_step(run.path, f"similarity/{loaded.key}", made_of, begun=False)
+    own = open_run(out, loaded.key)
     write_json(
-        run.path / "summary.json", summarise(run, loaded.key, notes, seed=seed, n_boot=n_boot)
+        run.path / "summary.json", summarise(own, loaded.key, notes, seed=seed, n_boot=n_boot)
     )
+    run = open_run(out)
     return run
 
 
@@ -284,18 +296,36 @@ def replace_anchor(
         GeomrlError: no group has two correct rollouts with this anchor.
     """
     run = open_run(out)
-    loaded = _loaded(model, options)
+    loaded = _loaded(model, options).as_filed(run.path / "states")
     check_belongs(run, loaded)
     reader = ModelProbe(loaded)
-    trials = build_trials(reader, run.rollouts, run_marker(run), anchor)
-    with progress_bar("replacing", "forwards", show=show) as update:
-        each = replace_states(
-            reader, trials, reader.layers(layers), anchor=anchor, seed=seed,
-            batch_tokens=batch_tokens, progress=update,
-        )  # fmt: skip
+    names = reader.layers(layers)
+    parts = _replacement_parts(run, reader, anchor, seed)
+    missing = [name for name in names if parts.read_frame(anchor, name) is None]
+    if missing:
+        trials = build_trials(reader, run.rollouts, run_marker(run), anchor)
+        with progress_bar("replacing", "forwards", show=show) as update:
+            replace_states(
+                reader, trials, missing, anchor=anchor, seed=seed, batch_tokens=batch_tokens,
+                progress=update, finished=lambda name, rows: parts.write_frame(rows, anchor, name),
+            )  # fmt: skip
+    each = pd.concat([parts.read_frame(anchor, name) for name in names], ignore_index=True)
     table = summarise_replacement(each, seed=seed, n_boot=n_boot)
     write_replacement(run.path, each, table, anchor=anchor, encoder=loaded.key)
+    made_of = {"labels": run.labels, "seed": seed, "n_boot": n_boot}
+    record_step(run.path, f"replacement/{loaded.key}", made_of, begun=False)
     return table.assign(encoder=loaded.key)
+
+
+def _replacement_parts(run: Run, reader: ModelProbe, anchor: str, seed: int) -> Parts:
+    """Return where the finished layers of one encoder's interventions at one anchor are kept."""
+    loaded = reader.loaded
+    key = parts_key(
+        labels=run.labels, rollouts=rollouts_hash(run.rollouts), marker=run_marker(run).spec,
+        anchors=anchors_hash(run.rollouts), encoder=loaded.identity, dtype=str(loaded.dtype),
+        anchor=anchor, seed=seed, geomrl=versions()["geomrl"],
+    )  # fmt: skip
+    return Parts(run.path / "parts" / "replacement" / loaded.key, key)
 
 
 def run_marker(run: Run) -> Any:
@@ -334,7 +364,12 @@ def _loaded(model: str | LoadedModel, options: ModelOptions | None) -> LoadedMod
 
 
 def _extract(
-    run: Run, reader: ModelProbe, store: StateStore, options: ModelOptions, show: bool
+    run: Run,
+    reader: ModelProbe,
+    store: StateStore,
+    batch_tokens: int,
+    options: ModelOptions,
+    show: bool,
 ) -> None:
     """Make the store's missing shards, on one device or several."""
     missing = store.missing_shards()
@@ -350,22 +385,19 @@ def _extract(
         update(done, total)
         marker = run_marker(run)
         if len(options.device_list) == 1 or not missing:
-            fill_store(reader, run.rollouts, marker, store, missing, tick)
+            fill_store(
+                reader, run.rollouts, marker, store, missing, tick, batch_tokens=batch_tokens
+            )
         else:
             load = {"name": reader.loaded.name, **options.loading()}
             fill_store_on_devices(
-                options.device_list, run.path, store.path, marker.spec, load, missing, tick
-            )
+                options.device_list, run.path, store.path, marker.spec, load, missing, tick,
+                batch_tokens=batch_tokens,
+            )  # fmt: skip
 
 
 def _similarity(
-    run: Run,
-    loaded: LoadedModel,
-    store: StateStore,
-    seed: int,
-    n_boot: int,
-    n_perm: int,
-    show: bool,
+    run: Run, loaded: LoadedModel, store: StateStore, draws: dict[str, int], show: bool
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return this encoder's rows for every benchmark, with those of other encoders kept."""
     tables, notes = [], []
@@ -390,7 +422,8 @@ def _similarity(
                 return rows[here].reset_index(drop=True), states[here]
 
             result = similarity_table(
-                read, layers, anchors, seed=seed, n_boot=n_boot, n_perm=n_perm, progress=tick,
+                read, layers, anchors, **draws, progress=tick,
+                parts=_similarity_parts(run, store, benchmark, draws),
                 context={
                     "policy": policy.iloc[0] if len(policy) else "unknown",
                     "encoder": loaded.key,
@@ -402,6 +435,20 @@ def _similarity(
             notes += [n if len(benchmarks) == 1 else f"{benchmark}: {n}" for n in result.notes]
     path = run.path / "similarity.parquet"
     if path.exists():
-        before = run.similarity
+        before = read_parquet(path)
         tables.append(before[before["encoder"] != loaded.key])
     return pd.concat(tables, ignore_index=True), notes
+
+
+def _similarity_parts(run: Run, store: StateStore, benchmark: str, draws: dict[str, int]) -> Parts:
+    """Return where the finished places of one encoder's similarity on one benchmark are kept."""
+    labels = run.rollouts[run.rollouts["benchmark"] == benchmark]
+    rows = store.rows()
+    rows = rows[rows["rollout_id"].isin(set(labels["rollout_id"]))]
+    key = parts_key(
+        labels=labels_hash(labels), rows=columns_hash(rows[["rollout_id", "anchor", "token_index"]]),
+        encoder=store.settings.encoder_hash, dtype=store.settings.dtype,
+        rollouts=store.settings.rollouts, geomrl=versions()["geomrl"], **draws,
+    )  # fmt: skip
+    folder = run.path / "parts" / "similarity" / store.path.name
+    return Parts(folder / "".join(c if c.isalnum() else "-" for c in benchmark), key)

@@ -28,6 +28,7 @@ def summarise(
         "encoder": encoder,
         "seed": seed,
         "n_boot": n_boot,
+        "labels": run.labels,
         "versions": versions(),
         "benchmarks": {
             name: {

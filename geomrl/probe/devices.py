@@ -19,6 +19,8 @@ def fill_store_on_devices(
     load: dict[str, Any],
     shards: Sequence[int],
     progress: Callable[[int], None],
+    *,
+    batch_tokens: int | None = None,
 ) -> None:
     """Share the missing shards out over devices; the result is that of one device.
 
@@ -30,6 +32,7 @@ def fill_store_on_devices(
         load: keyword arguments of `load_model`, device left out.
         shards: the shards to make.
         progress: told how many more rollouts are done.
+        batch_tokens: as in `fill_store`.
 
     Raises:
         GeomrlError: a process failed; finished shards are kept.
@@ -39,7 +42,16 @@ def fill_store_on_devices(
     workers = [
         context.Process(
             target=_work,
-            args=(device, run, store, marker, load, list(shards[i :: len(devices)]), told),
+            args=(
+                device,
+                run,
+                store,
+                marker,
+                load,
+                list(shards[i :: len(devices)]),
+                batch_tokens,
+                told,
+            ),
             daemon=True,
         )
         for i, device in enumerate(devices)
@@ -74,6 +86,7 @@ def _work(
     marker: str,
     load: dict[str, Any],
     shards: Sequence[int],
+    batch_tokens: int | None,
     told: Any,
 ) -> None:
     import torch
@@ -90,6 +103,9 @@ def _work(
     try:
         probe = ModelProbe(load_model(**load, device=device))
         rollouts = open_run(run).rollouts
-        fill_store(probe, rollouts, parse_marker(marker), StateStore(store), shards, told.put)
+        fill_store(
+            probe, rollouts, parse_marker(marker), StateStore(store), shards, told.put,
+            batch_tokens=batch_tokens,
+        )  # fmt: skip
     except GeomrlError as error:
         told.put(str(error))

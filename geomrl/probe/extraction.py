@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,19 @@ from torch import Tensor
 
 from geomrl.errors import GeomrlError
 from geomrl.files import text_hash
+from geomrl.model_hash import tokenizer_hash
 from geomrl.models import LoadedModel
+from geomrl.probe import anchors as anchors_module
 from geomrl.probe.anchors import DEFAULT_ANCHORS, Anchor, check_anchor, find_anchors
 from geomrl.probe.decoder import FINAL, layer_name, score_next
 from geomrl.probe.extractor import Extractor, Rows
 from geomrl.probe.self_check import check_reading, refuse_unreadable
 from geomrl.probe.store import INTEGER_COLUMNS, ROW_SCHEMA, StateStore, StoreSettings
 from geomrl.probe.token_bytes import TokenBytes
+from geomrl.rollout import turns
+from geomrl.rollout.table import columns_hash
 from geomrl.rollout.turns import turn_end_ids
+from geomrl.verify import marker as marker_module
 from geomrl.verify.marker import Marker
 
 _SHARD_BYTES = 256e6
@@ -247,7 +253,7 @@ def store_settings(
     per_rollout = len(layers) * len(config.anchors) * probe.hidden_size * loaded.dtype.itemsize
     return StoreSettings(
         encoder=loaded.name,
-        encoder_hash=loaded.weights,
+        encoder_hash=loaded.identity,
         vocabulary=loaded.vocabulary,
         rollouts=rollouts_hash(rollouts),
         marker=marker.spec,
@@ -258,6 +264,8 @@ def store_settings(
         batch_tokens=config.batch_tokens,
         shard_rollouts=int(min(_SHARD_ROLLOUTS, max(1, _SHARD_BYTES // per_rollout))),
         n_rollouts=len(rollouts),
+        tokenizer=tokenizer_hash(loaded.tokenizer),
+        stop_ids=tuple(sorted(probe.stop_ids)),
     )
 
 
@@ -282,14 +290,57 @@ def fill_store(
     store: StateStore,
     shards: Sequence[int],
     progress: Callable[[int], None] | None = None,
+    *,
+    batch_tokens: int | None = None,
 ) -> None:
-    """Make some of a store's shards; each is a pure function of the settings and its number."""
+    """Make some of a store's shards; each is a pure function of the settings and its number.
+
+    `batch_tokens` differs from the store's where an earlier command ran out of memory: it moves states
+    by rounding only, and is recorded with the shard.
+    """
     settings = store.settings
+    size = batch_tokens or settings.batch_tokens
     for shard in shards:
         part = rollouts.iloc[list(store.shard_range(shard))]
         located = probe.locate(part, marker, settings.anchors)
-        rows, states = probe.read(located, settings.layers, settings.batch_tokens, progress)
-        store.write_shard(shard, rows, states)
+        rows, states = probe.read(located, settings.layers, size, progress)
+        made_with = {"batch_tokens": str(size), "anchors": anchors_hash(part)}
+        store.write_shard(shard, rows, states, made_with)
+
+
+def anchors_hash(rollouts: pd.DataFrame) -> str:
+    """Return a hash of what decides anchors besides a store's settings: the answers read, the code."""
+    return text_hash(_anchor_code(), columns_hash(rollouts[["answer"]]))
+
+
+@cache
+def _anchor_code() -> str:
+    return text_hash(
+        *(Path(str(module.__file__)).read_text() for module in (anchors_module, marker_module, turns))
+    )
+
+
+def stale_shards(
+    probe: ModelProbe, rollouts: pd.DataFrame, marker: Marker, store: StateStore
+) -> list[int]:
+    """Return the finished shards whose anchors would be found elsewhere now.
+
+    That is where the rollouts were graded again and other answers were read from them, or where
+    another geomrl found the anchors. Shards whose record says that nothing changed are believed; of
+    others the anchors are located again and compared.
+    """
+    missing, found = set(store.missing_shards()), []
+    for shard in sorted(set(range(store.n_shards)) - missing):
+        part = rollouts.iloc[list(store.shard_range(shard))]
+        if store.made_with(shard).get("anchors") == anchors_hash(part):
+            continue
+        located = probe.locate(part, marker, store.settings.anchors)
+        now = [(a.name, a.token_index, a.reason) for item in located for a in item.anchors]
+        rows = store.shard_rows(shard)
+        there = zip(rows["anchor"], rows["token_index"], rows["reason"], strict=True)
+        if now != [tuple(None if pd.isna(x) else x for x in row) for row in there]:
+            found.append(shard)
+    return found
 
 
 def encoder_folder(run: Path, loaded: LoadedModel) -> Path:

@@ -133,12 +133,14 @@ def replace(
     seed: int = 0,
     batch_tokens: int = 16384,
     progress: Callable[[int, int], None] | None = None,
+    finished: Callable[[str, pd.DataFrame], None] | None = None,
 ) -> pd.DataFrame:
     """Score every trial untouched and under each arm, layer by layer.
 
     Arms: `correct_mean`, the group's mean state over correct rollouts (the residual removed);
     `random_residual`, that mean plus a random direction of the residual's norm; `other_mean`, the
-    correct mean of another problem, drawn by seed.
+    correct mean of another problem, drawn by seed. `finished(layer, rows)` is called with each layer's
+    rows; they do not depend on the other layers.
 
     Returns:
         One row a (layer, arm, rollout): rollout_id, problem, correct, logprob, change (in nats,
@@ -167,9 +169,13 @@ def replace(
     untouched, states = run(None, None)
     frames = []
     for layer in layers:
+        arms = []
         for arm, values in _replacements(states[layer].numpy(), trials, seed, layer):
             logprob, _ = run(layer, torch.from_numpy(values).to(probe.loaded.dtype))
-            frames.append(_arm_frame(trials, layer, anchor, arm, logprob, untouched))
+            arms.append(_arm_frame(trials, layer, anchor, arm, logprob, untouched))
+        frames.append(pd.concat(arms, ignore_index=True))
+        if finished:
+            finished(layer, frames[-1])
     return pd.concat(frames, ignore_index=True)
 
 

@@ -26,6 +26,7 @@ from geomrl.probe.label_tests import (
     draw_verdicts,
     verdict_statistics,
 )
+from geomrl.probe.parts import Parts
 from geomrl.probe.spaces import SPACES, Refusal, build_space
 from geomrl.probe.spectrum import matched_spectra, residual_share
 from geomrl.stats.permutation import max_statistic_p
@@ -66,6 +67,7 @@ def similarity_table(
     n_boot: int = 2000,
     n_perm: int = 1000,
     progress: Callable[[str], None] | None = None,
+    parts: Parts | None = None,
 ) -> SimilarityResult:
     """Return the similarity table of one encoder's states.
 
@@ -84,6 +86,7 @@ def similarity_table(
         n_boot: bootstrap draws of each interval.
         n_perm: relabellings of each permutation test.
         progress: told "anchor, layer" after each.
+        parts: where finished places are kept, an (anchor, layer) each; they are not computed again.
 
     Returns:
         Columns as in `COLUMNS`. Measures:
@@ -108,7 +111,7 @@ def similarity_table(
     notes = _Notes()
     settings = _Settings(seed, n_boot, n_perm)
     for anchor in anchors:
-        rows += _anchor_rows(read_states, layers, anchor, settings, notes, progress)
+        rows += _anchor_rows(read_states, layers, anchor, settings, notes, progress, parts)
     if not any(
         row["measure"] == "cosine" and row["cell"] in _PAIRED and row["n_pairs"] for row in rows
     ):
@@ -207,26 +210,57 @@ def _anchor_rows(
     settings: _Settings,
     notes: _Notes,
     progress: Callable[[str], None] | None,
+    parts: Parts | None,
 ) -> list[Row]:
     """Return one anchor's rows over all layers."""
     rows: list[Row] = []
     statistics: Statistics = {}
     labels: _Labels | None = None
     for layer in layers:
-        table, states = read_states(layer, anchor)
-        groups = group_rows(table)
-        if labels is None:
-            labels = _labels(groups, settings)
-            _note_labels(labels, notes, anchor)
-        _check_aligned(table, states, groups, labels.groups, f"layer {layer}, anchor {anchor}")
-        if groups.n_problems:
-            found = _layer_rows(states[groups.order], labels, layer, anchor, settings, notes)
-            rows += found[0]
-            for test, values in found[1].items():
-                statistics.setdefault(test, {})[layer] = values
+        place = None if parts is None else parts.read(anchor, layer)
+        if place is None:
+            table, states = read_states(layer, anchor)
+            groups = group_rows(table)
+            labels = labels or _labels(groups, settings)
+            where = f"layer {layer}, anchor {anchor}"
+            _check_aligned(table, states, groups, labels.groups, where)
+            place = _place(states, labels, layer, anchor, settings)
+            if parts is not None:
+                parts.write(place, anchor, layer)
+        rows += place["rows"]
+        for text, where in place["notes"]:
+            notes.add(text, where)
+        for measure, space, values in place["statistics"]:
+            statistics.setdefault((measure, space), {})[layer] = np.array(values)
         if progress:
             progress(f"{anchor}, layer {layer}")
     return rows + _test_rows(rows, statistics, settings)
+
+
+def _place(
+    states: Float[np.ndarray, "n d"],
+    labels: _Labels,
+    layer: str,
+    anchor: str,
+    settings: _Settings,
+) -> dict[str, Any]:
+    """Return rows, notes and test statistics of one layer and anchor, in JSON's types."""
+    notes = _Notes()
+    _note_labels(labels, notes, anchor)
+    rows: list[Row] = []
+    statistics: dict[tuple[str, str], Float[np.ndarray, " m1"]] = {}
+    if labels.groups.n_problems:
+        ordered = states[labels.groups.order]
+        rows, statistics = _layer_rows(ordered, labels, layer, anchor, settings, notes)
+    return {
+        "rows": [{name: _plain(value) for name, value in row.items()} for row in rows],
+        "notes": [(text, place) for text, places in notes.places.items() for place in places],
+        "statistics": [(*test, values.tolist()) for test, values in statistics.items()],
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _labels(groups: Groups, settings: _Settings) -> _Labels:

@@ -8,6 +8,7 @@ written last: a shard without one is not there.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,7 +25,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from geomrl.errors import GeomrlError
-from geomrl.files import atomic_path, read_json, read_parquet, write_json, write_parquet
+from geomrl.files import (
+    atomic_path,
+    read_json,
+    read_parquet,
+    remove_leftovers,
+    write_json,
+    write_parquet,
+)
 from geomrl.manifest import check_same_settings
 
 ROW_SCHEMA = pa.schema(
@@ -57,9 +65,19 @@ class StoreSettings:
     anchors: tuple[str, ...]
     dtype: str  # that the model computes in, and that states are kept in
     hidden_size: int
-    batch_tokens: int
+    batch_tokens: int  # of the first shards; each records its own
     shard_rollouts: int
     n_rollouts: int
+    tokenizer: str | None = None  # None: an older geomrl's store, which does not say
+    stop_ids: tuple[int, ...] | None = None
+
+
+_FREE = (
+    "batch_tokens",
+    "shard_rollouts",
+)  # of speed and rounding; the store's own shard size stays
+_NEWER = ("tokenizer", "stop_ids")
+_MADE_WITH = "made_with"
 
 
 class StateStore:
@@ -72,12 +90,16 @@ class StateStore:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         fields = read_json(self.path / "store.json")
-        fields["layers"], fields["anchors"] = tuple(fields["layers"]), tuple(fields["anchors"])
-        self.settings = StoreSettings(**fields)
+        self.settings = StoreSettings(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        )
 
     @classmethod
     def create(cls, path: Path, settings: StoreSettings) -> StateStore:
         """Open the store at `path`, making it where there is none.
+
+        A store that is there keeps its own size of shards and its batch size's record; both may
+        differ from those of `settings`, which a run that is out of memory has to lower.
 
         Raises:
             GeomrlError: it holds states of other settings.
@@ -86,11 +108,11 @@ class StateStore:
         now = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}
         begun = any(path.glob("shard-*"))  # a first try that failed does not bind the next
         if index.exists() and begun:
-            check_same_settings(path, "states", read_json(index), now)
+            before = read_json(index)
+            check_same_settings(path, "states", before, now, free=_FREE, newer=_NEWER)
         else:
             write_json(index, now)
-        for unfinished in path.glob(".*.tmp"):  # what a killed process was writing
-            unfinished.unlink()
+        remove_leftovers(path)
         return cls(path)
 
     @property
@@ -117,11 +139,45 @@ class StateStore:
             if not (self._rows(shard).exists() and self._tensors(shard).exists())
         ]
 
-    def write_shard(self, shard: int, rows: pd.DataFrame, states: Mapping[str, Tensor]) -> None:
-        """Write one shard, whole or not at all; `states` are [states, hidden] by layer."""
+    def write_shard(
+        self,
+        shard: int,
+        rows: pd.DataFrame,
+        states: Mapping[str, Tensor],
+        made_with: Mapping[str, str] | None = None,
+    ) -> None:
+        """Write one shard, whole or not at all.
+
+        Args:
+            shard: its number.
+            rows: of `ROW_SCHEMA`.
+            states: [states, hidden] by layer.
+            made_with: what is recorded of this shard alone.
+        """
         with atomic_path(self._tensors(shard)) as temporary:
-            save_file({name: state.contiguous() for name, state in states.items()}, temporary)
+            tensors = {name: state.contiguous() for name, state in states.items()}
+            # One entry: safetensors writes several in an order that differs between processes.
+            record = json.dumps(dict(made_with or {}), sort_keys=True)
+            save_file(tensors, temporary, metadata={_MADE_WITH: record})
         write_parquet(self._rows(shard), rows, ROW_SCHEMA)
+
+    def made_with(self, shard: int) -> dict[str, str]:
+        """Return what was recorded of one shard; nothing where an older geomrl wrote it."""
+        with safe_open(self._tensors(shard), framework="pt") as file:
+            return dict(json.loads((file.metadata() or {}).get(_MADE_WITH, "{}")))
+
+    def shard_rows(self, shard: int) -> pd.DataFrame:
+        """Return one shard's rows.
+
+        Raises:
+            GeomrlError: it is missing or torn.
+        """
+        return read_parquet(self._rows(shard)).astype(INTEGER_COLUMNS)
+
+    def discard(self, shard: int) -> None:
+        """Delete a shard, its rows first: without them it is not there."""
+        self._rows(shard).unlink(missing_ok=True)
+        self._tensors(shard).unlink(missing_ok=True)
 
     def rows(self) -> pd.DataFrame:
         """Return every (rollout, anchor) row, absent anchors with their reason included.
@@ -167,7 +223,7 @@ class StateStore:
                 f"{self.path}: {len(missing)} of {self.n_shards} shards are missing (first: {missing[0]}); "
                 "run the same `geomrl probe` command again: it makes only those"
             )
-        return [read_parquet(self._rows(s)).astype(INTEGER_COLUMNS) for s in range(self.n_shards)]
+        return [self.shard_rows(shard) for shard in range(self.n_shards)]
 
     def _read_layer(
         self, shard: int, layer: str, rows: Sequence[int]

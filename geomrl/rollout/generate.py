@@ -21,11 +21,11 @@ from geomrl.rollout.engine import Engine, Request, Sampling
 from geomrl.rollout.grading import (
     golds_of,
     grade_table,
-    label_changes,
     record_grading,
+    verdict_changes,
     why_grade_again,
 )
-from geomrl.rollout.table import SCHEMA, read_rollouts, rollout_id, write_rollouts
+from geomrl.rollout.table import SCHEMA, labels_hash, read_rollouts, rollout_id, write_rollouts
 from geomrl.rollout.transformers_engine import stop_ids
 from geomrl.seeds import derive_seed
 from geomrl.verify.verifier import Verifier
@@ -127,11 +127,12 @@ def grade_again(
     say(f"grading again: {why}")
     table = grade_table(before, golds, verifier)
     write_rollouts(path, table)
-    record_grading(run, golds or golds_of(table), verifier)
-    say(
-        f"{label_changes(before, table)} of {len(table)} verdicts changed; nothing was sampled again"
-    )
-    return read_rollouts(path)
+    after = read_rollouts(path)
+    changed = labels_hash(before) != labels_hash(after)
+    record_grading(run, golds or golds_of(after), verifier, labels_changed=changed)
+    n = verdict_changes(before, after)
+    say(f"{n} of {len(after)} verdicts changed; nothing was sampled again")
+    return after
 
 
 def _sample_all(

@@ -14,7 +14,7 @@ import pandas as pd
 
 from geomrl.files import text_hash
 from geomrl.manifest import read_manifest, record_step
-from geomrl.rollout.table import grade_columns, labels_hash, problem_keys, with_answer_classes
+from geomrl.rollout.table import grade_columns, problem_keys, with_answer_classes
 from geomrl.verify.verifier import MathVerifier, Verifier
 from geomrl.verify.version import verifier_version
 
@@ -92,13 +92,16 @@ def grade_table(
     return with_answer_classes(table.assign(gold=gold, **grade_columns(grades)), verifier)
 
 
-def record_grading(run: Path, golds: Mapping[str, str], verifier: Verifier) -> None:
-    """Record what a run's rollouts were graded by."""
-    record_step(run, STEP, grading_settings(golds, verifier), begun=False)
+def record_grading(
+    run: Path, golds: Mapping[str, str], verifier: Verifier, *, labels_changed: bool = False
+) -> None:
+    """Record what a run's rollouts were graded by, and whether a second grading changed labels."""
+    before = read_manifest(run).get(STEP, {}).get("settings", {})
+    changed = labels_changed or before.get("labels_changed", False)
+    settings = {**grading_settings(golds, verifier), "labels_changed": changed}
+    record_step(run, STEP, settings, begun=False)
 
 
-def label_changes(before: pd.DataFrame, after: pd.DataFrame) -> int:
+def verdict_changes(before: pd.DataFrame, after: pd.DataFrame) -> int:
     """Return how many verdicts differ between two gradings of the same rollouts."""
-    if labels_hash(before) == labels_hash(after):
-        return 0
     return int((before["verdict"].to_numpy() != after["verdict"].to_numpy()).sum())

@@ -104,9 +104,15 @@ def grade_columns(grades: Sequence[Grade]) -> dict[str, Any]:
 
 
 def labels_hash(rollouts: pd.DataFrame) -> str:
-    """Return a hash of verdicts and answer classes by rollout, which analyses of states go by."""
-    labels = rollouts[["rollout_id", "verdict", "answer_class"]].astype(str)
-    return text_hash(*labels.agg(" ".join, axis=1))
+    """Return a hash of verdict, answer class and gold by rollout, which analyses of states go by."""
+    labels = rollouts[["rollout_id", "verdict", "answer_class", "gold"]]
+    return columns_hash(labels)
+
+
+def columns_hash(frame: pd.DataFrame) -> str:
+    """Return a hash of a table's cells, in order; what is missing counts as missing, of any type."""
+    cells = frame.astype(object).where(frame.notna(), "\x00")
+    return text_hash(*("\x1e".join(map(str, row)) for row in cells.itertuples(index=False)))
 
 
 def problem_keys(rows: pd.DataFrame) -> pd.Series:
