@@ -121,7 +121,7 @@ def rollout(
     elif problems is not None:
         run = steps.make_rollouts(
             model, problems, out, limit=limit, columns=pairs(column, "--column"), marker=marker,
-            options=options,
+            options=options, say=say,
             config=_rollout_config(
                 n, seed, chunk, temperature, top_p, top_k, max_tokens, template, system, thinking
             ),
@@ -201,6 +201,7 @@ def probe(
     elif problems is not None:
         steps.make_rollouts(
             loaded, problems, out, limit=limit, columns=pairs(column, "--column"), marker=marker,
+            say=say,
             config=_rollout_config(
                 n, seed, chunk, temperature, top_p, top_k, max_tokens, template, system, thinking
             ),
@@ -288,7 +289,7 @@ def quickstart(
 
     loaded = steps.ModelOptions(devices="cpu").load("reasoner")
     config = RolloutConfig(n=n, seed=seed, chunk=320, sampling=Sampling(max_tokens=192))
-    steps.make_rollouts(loaded, "arithmetic", out, config=config, limit=limit)
+    steps.make_rollouts(loaded, "arithmetic", out, config=config, limit=limit, say=say)
     run = steps.probe_states(loaded, out, seed=seed, say=say)
     _draw(run, None, "final", "before_marker", umap, seed)
     print_headline(run)

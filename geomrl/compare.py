@@ -270,6 +270,7 @@ class _Maker:
         return steps.make_rollouts(
             loaded, self.problems, policy_folder(self.out, loaded.key), config=self.rollouts,
             limit=self.limit, columns=self.columns, marker=self.marker, show=self.show,
+            say=self.say,
         )  # fmt: skip
 
     def _read(self, loaded: LoadedModel, run: Run, key: str) -> None:

@@ -63,7 +63,7 @@ class Run:
         Raises:
             GeomrlError: the rollouts were graded again since, and are labelled otherwise now.
         """
-        return self._analysis("similarity", "geomrl probe")
+        return self._analysis("similarity", "geomrl probe", ["encoder"])
 
     @cached_property
     def replacement(self) -> pd.DataFrame:
@@ -72,7 +72,7 @@ class Run:
         Raises:
             GeomrlError: the rollouts were graded again since, and are labelled otherwise now.
         """
-        return self._analysis("replacement", "geomrl probe --replace")
+        return self._analysis("replacement", "geomrl probe --replace", ["encoder", "anchor"])
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -85,14 +85,16 @@ class Run:
         self._check_labels("summary.json", found.get("labels"), "geomrl probe")
         return found
 
-    def _analysis(self, name: str, command: str) -> pd.DataFrame:
+    def _analysis(self, name: str, command: str, by: list[str]) -> pd.DataFrame:
+        """Return a table, each of whose parts by `by` is recorded as the step "NAME/PART"."""
         table = read_parquet(self.path / f"{name}.parquet")
         if self.encoder is not None:
             table = table[table["encoder"] == self.encoder]
         steps = self.manifest
-        for encoder in table["encoder"].unique() if "encoder" in table else ():
-            settings = steps.get(f"{name}/{encoder}", {}).get("settings", {})
-            self._check_labels(f"{name}.parquet", settings.get("labels"), command)
+        if "encoder" in table:
+            for made in table[by].drop_duplicates().itertuples(index=False):
+                settings = steps.get("/".join([name, *made]), {}).get("settings", {})
+                self._check_labels(f"{name}.parquet", settings.get("labels"), command)
         return table
 
     def _check_labels(self, file: str, made_of: str | None, command: str) -> None:

@@ -313,7 +313,7 @@ def replace_anchor(
     table = summarise_replacement(each, seed=seed, n_boot=n_boot)
     write_replacement(run.path, each, table, anchor=anchor, encoder=loaded.key)
     made_of = {"labels": run.labels, "seed": seed, "n_boot": n_boot}
-    record_step(run.path, f"replacement/{loaded.key}", made_of, begun=False)
+    record_step(run.path, f"replacement/{loaded.key}/{anchor}", made_of, begun=False)
     return table.assign(encoder=loaded.key)
 
 

@@ -149,7 +149,7 @@ def evaluate_models(
         say(f"{source.label}: {samples} a problem")
         run = make_rollouts(
             source.text, str(problems), place / short_name(source.label), config=config,
-            limit=limit, columns=columns, marker=marker, options=options, show=show,
+            limit=limit, columns=columns, marker=marker, options=options, show=show, say=say,
         )  # fmt: skip
         vocabulary = run.manifest["rollouts"]["settings"].get("vocabulary")
         every.append(

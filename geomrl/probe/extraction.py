@@ -316,7 +316,10 @@ def anchors_hash(rollouts: pd.DataFrame) -> str:
 @cache
 def _anchor_code() -> str:
     return text_hash(
-        *(Path(str(module.__file__)).read_text() for module in (anchors_module, marker_module, turns))
+        *(
+            Path(str(module.__file__)).read_text()
+            for module in (anchors_module, marker_module, turns)
+        )
     )
 
 

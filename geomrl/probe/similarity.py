@@ -141,7 +141,9 @@ def headline(
             of its own.
     """
     for column in CONTEXT:
-        several = table[column].dropna().astype(str).unique() if column in table else []
+        if column not in table:
+            continue
+        several = table[column].dropna().astype(str).unique()
         if len(several) > 1:
             raise GeomrlError(
                 f"similarity table of {len(several)} {_PLURALS[column]} ({', '.join(several[:4])}): a "

@@ -89,10 +89,9 @@ class StateStore:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        fields = read_json(self.path / "store.json")
-        self.settings = StoreSettings(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-        )
+        fields: dict[str, Any] = read_json(self.path / "store.json")
+        listed = {k: tuple(v) for k, v in fields.items() if isinstance(v, list)}
+        self.settings = StoreSettings(**fields | listed)
 
     @classmethod
     def create(cls, path: Path, settings: StoreSettings) -> StateStore:
