@@ -7,6 +7,7 @@ and gone on with by the command line in a process of its own.
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -15,6 +16,11 @@ from pathlib import Path
 
 import pytest
 from processes import outputs, run_process, wait_until
+
+from geomrl.errors import GeomrlError
+from geomrl.train.checkpoint import newest_checkpoint
+from geomrl.train.config import load_config
+from geomrl.train.preflight import check_folder
 
 CONFIG = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 SETTINGS = [
@@ -95,34 +101,24 @@ def test_killed_while_saving(run, whole):
     assert not list(run.glob("set-aside-*"))
 
 
-def test_a_flipped_bit_in_the_newest(run, whole):
-    damaged = optimiser(run, 4)
-    flip(damaged)
+def test_a_flipped_bit_in_the_newest_and_a_rank_file_missing_in_the_one_before(run, whole):
+    flipped, missing = optimiser(run, 4), checkpoint(run, 3) / "random-00000.pt"
+    flip(flipped)
+    missing.unlink()
     before = contents(run)
     done = train(run, "--resume")
     assert done.returncode == 0, done.stderr
-    assert str(checkpoint(run, 4)) in done.stderr
-    assert damaged.name in done.stderr
-    assert "goes on after step 3; step 4 again" in done.stderr
-    assert metrics(run) == metrics(whole)
-    aside = contents(run / "set-aside-1")
-    kept = ("checkpoints/step-000004/", "rollouts/step-000004")
-    assert aside == {
-        name: known
-        for name, known in before.items()
-        if name.startswith(kept) or name == "metrics.jsonl"
-    }
-
-
-def test_a_rank_file_is_missing_in_the_newest_two(run, whole):
-    for step in (3, 4):
-        (checkpoint(run, step) / "random-00000.pt").unlink()
-    done = train(run, "--resume")
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("random-00000.pt is missing") == 2
+    assert re.search(f"step-000004: .*{flipped.name} is not what was written", done.stderr)
+    assert "step-000003: random-00000.pt is missing" in done.stderr
     assert "goes on after step 2; steps 3 to 4 again" in done.stderr
     assert metrics(run) == metrics(whole)
-    assert (run / "set-aside-1" / "metrics.jsonl").exists()
+    later = ("checkpoints/step-00000", "rollouts/step-00000")
+    assert contents(run / "set-aside-1") == {
+        name: known
+        for name, known in before.items()
+        if name == "metrics.jsonl"
+        or name.startswith(tuple(f"{p}{n}" for p in later for n in (3, 4)))
+    }
 
 
 def all_damaged(run):
@@ -131,35 +127,25 @@ def all_damaged(run):
             file.write(b"\n")
 
 
-def deepspeed_not_copied(run):
+def half_copied(run):
     for step in range(1, 5):
         shutil.rmtree(checkpoint(run, step) / "deepspeed")
-
-
-def records_not_copied(run):
-    for step in range(1, 5):
-        (checkpoint(run, step) / "complete.json").unlink()
+        if step % 2:
+            (checkpoint(run, step) / "complete.json").unlink()
 
 
 def checkpoints_not_copied(run):
+    """Of a run that never ended: it has no model that would tell."""
     shutil.rmtree(run / "checkpoints")
-
-
-def checkpoints_not_copied_in_the_midst(run):
-    """A run that never ended has no model that would tell."""
-    checkpoints_not_copied(run)
-    cut = run / "model"
-    shutil.rmtree(cut)
+    shutil.rmtree(run / "model")
 
 
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (all_damaged, "optim_states.pt has"),
-        (deepspeed_not_copied, "deepspeed/latest is missing"),
-        (records_not_copied, "complete.json is missing"),
-        (checkpoints_not_copied, "holds no checkpoint"),
-        (checkpoints_not_copied_in_the_midst, "holds no checkpoint"),
+        (all_damaged, r"step-000004: .*optim_states.pt has \d+ bytes"),
+        (half_copied, "step-000004: deepspeed/latest is missing"),
+        (checkpoints_not_copied, "checkpoints: holds no checkpoint, though steps 1 to 4"),
     ],
 )
 def test_nothing_whole_is_refused_and_nothing_changed(run, damage, named):
@@ -167,7 +153,7 @@ def test_nothing_whole_is_refused_and_nothing_changed(run, damage, named):
     before = contents(run)
     done = train(run, "--resume")
     assert done.returncode == 1
-    assert named in done.stderr
+    assert re.search(named, done.stderr)
     assert "Nothing was changed" in done.stderr
     assert "Traceback" not in done.stderr
     assert contents(run) == before
@@ -175,28 +161,19 @@ def test_nothing_whole_is_refused_and_nothing_changed(run, damage, named):
 
 def test_without_its_record_a_training_is_not_overwritten(run):
     (run / "manifest.json").unlink()
-    before = contents(run)
-    done = train(run)
-    assert done.returncode == 1
-    assert "no record of it in manifest.json" in done.stderr
-    assert contents(run) == before
-
-
-def test_the_plain_model_of_a_checkpoint_is_not_needed(run):
-    for step in range(1, 5):
-        with (checkpoint(run, step) / "model" / "tokenizer_config.json").open("a") as file:
-            file.write("\n")
-    before = metrics(run)
-    done = train(run, "--resume", settings=["steps=5"])
-    assert done.returncode == 0, done.stderr
-    assert "goes on after step 4" in done.stderr
-    assert metrics(run)[:-1] == before
-    assert not list(run.glob("set-aside-*"))
+    for resume in (False, True):
+        with pytest.raises(GeomrlError, match=r"holds checkpoints of a training, but no record"):
+            check_folder(run, resume=resume)
 
 
 def test_a_smaller_resume(run, whole):
-    """What decides memory alone may change, is recorded, and changes the numbers by rounding."""
+    """What decides memory alone may change, is recorded, and changes the numbers by rounding.
+
+    So may `model/`, which no training reads.
+    """
     cut_off(run, 4)
+    with (checkpoint(run, 3) / "model" / "tokenizer_config.json").open("a") as file:
+        file.write("\n")
     smaller = [
         "micro_batch.tokens=128", "micro_batch.keep_groups=false", "model.head_chunk=64",
         "model.activation_checkpointing=true", "model.attention=eager", "rollout.chunk=4",
@@ -204,6 +181,7 @@ def test_a_smaller_resume(run, whole):
     ]  # fmt: skip
     done = train(run, "--resume", settings=smaller)
     assert done.returncode == 0, done.stderr
+    assert "goes on after step 3; step 4 again" in done.stderr
     assert "micro_batch.tokens: 2048 until now, 128 from here" in done.stderr
     changes = json.loads((run / "manifest.json").read_text())["train"]["changes"]
     assert [change["from_step"] for change in changes] == [4]
@@ -212,10 +190,12 @@ def test_a_smaller_resume(run, whole):
     there, here = metrics(whole)[-1], metrics(run)[-1]
     for name in ("reward/mean", "tokens", "loss/policy", "loss/align", "grad_norm", "entropy"):
         assert here[name] == pytest.approx(there[name], rel=1e-4, abs=1e-6), name
-    again = train(run, "--resume", settings=[*smaller, "optimiser.lr=0.5"])
-    assert again.returncode == 1
-    assert "optimiser.lr: 0.0001 there, 0.5 now" in again.stderr
-    assert "micro_batch" not in again.stderr
+    from geomrl.train.run_settings import changes as changes_at_resume
+
+    again = load_config(CONFIG, [*SETTINGS, *smaller, "model.head_chunk=32", "optimiser.lr=0.5"])
+    with pytest.raises(GeomrlError) as refused:
+        changes_at_resume(again, run, 1)
+    assert "(optimiser.lr: 0.0001 there, 0.5 now)" in str(refused.value)
 
 
 def test_a_full_disk_costs_no_finished_step(run, whole):
@@ -232,8 +212,7 @@ def test_a_full_disk_costs_no_finished_step(run, whole):
     assert "Traceback" not in done.stderr
     assert not (checkpoint(run, 4) / "complete.json").exists()
     assert metrics(run) == metrics(whole)
-    assert train(run, "--resume").returncode == 0
-    assert metrics(run) == metrics(whole)
+    assert newest_checkpoint(run) == checkpoint(run, 3)
 
 
 def test_a_second_process_is_refused_and_the_first_trains_on(run):

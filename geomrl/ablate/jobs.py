@@ -20,6 +20,7 @@ import geomrl
 from geomrl.files import read_json, write_json
 from geomrl.manifest import read_manifest
 from geomrl.train.config import TrainConfig
+from geomrl.train.run_settings import content
 
 _MODULE = "geomrl.ablate.worker"
 _LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # an arm is one process
@@ -47,11 +48,12 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """Whether it has been trained to its end, with this configuration."""
+        """Whether it has been trained to its end, with a configuration of this content."""
         if not self.record.exists():
             return False
         found = read_json(self.record)
-        return found["state"] == "done" and found["config"] == self.config.model_dump(mode="json")
+        now = self.config.model_dump(mode="json")
+        return found["state"] == "done" and content(found["config"]) == content(now)
 
 
 _Ended = tuple[Job, str | None]

@@ -19,10 +19,11 @@ from geomrl.ablate.report import markdown, print_ablation
 from geomrl.ablate.table import PRIMARY, compare, final_metrics, headline_place
 from geomrl.errors import GeomrlError
 from geomrl.files import atomic_path, read_json, write_json
-from geomrl.manifest import record_step
+from geomrl.manifest import check_same_settings, read_manifest, record_step
 from geomrl.progress import progress_bar
 from geomrl.train.config import TrainConfig, override
 from geomrl.train.metrics_log import read_metrics
+from geomrl.train.run_settings import content
 
 _NORM = "grad_norm/align_unit"
 _NAMED = 3  # failures whose message is told; the others are named
@@ -60,7 +61,7 @@ def ablate(
         "config": config.model_dump(mode="json"),
         **grid.model_dump(mode="json", include={"baseline", "default", "match_gradient_norm"}),
     }
-    record_step(out, "ablation", settings, begun=(out / "arms").exists())
+    _record(out, settings)
     scales = _scales(plan, grid, out, jobs, show)
     planned = {
         (arm.name, seed): Job(
@@ -88,6 +89,22 @@ def ablate(
         print_ablation(ablation)
     _raise_if_failed(failed, len(planned), out)
     return ablation
+
+
+def _record(out: Path, settings: dict[str, Any]) -> None:
+    """Record an ablation in its manifest, or check that the one there is the same by its content.
+
+    Raises:
+        GeomrlError: something differs that decides results.
+    """
+    before = read_manifest(out).get("ablation")
+    if before is None or not (out / "arms").exists():
+        record_step(out, "ablation", settings, begun=False)
+        return
+    there, now = (
+        {**s, **content(s["config"]), "config": None} for s in (before["settings"], settings)
+    )
+    check_same_settings(out, "ablation", there, now)
 
 
 def _scales(plan: Plan, grid: Grid, out: Path, jobs: int, show: bool) -> dict[str, float]:

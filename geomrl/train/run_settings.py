@@ -58,12 +58,12 @@ def changes(config: TrainConfig, run: Path, world_size: int) -> Changes:
     now = recorded_settings(config, world_size)
     differing = {name: (old, new) for name, old, new in _differences(before, now)}
     allowed = {name: both for name, both in differing.items() if _may_change(name)}
-    content = {name: both for name, both in differing.items() if name not in allowed}
+    refused = {name: both for name, both in differing.items() if name not in allowed}
     check_same_settings(
         run,
         STEP,
-        {name: old for name, (old, _) in content.items()},
-        {name: new for name, (_, new) in content.items()},
+        {name: old for name, (old, _) in refused.items()},
+        {name: new for name, (_, new) in refused.items()},
     )
     return allowed
 
@@ -79,6 +79,32 @@ def record_changes(run: Path, changed: Changes, step: int) -> None:
     write_json(run / "manifest.json", manifest)
 
 
+def content(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a whole recorded configuration decides results: setting with dots -> value.
+
+    Two trainings whose contents are equal differ by rounding at most.
+    """
+    settings = _flat(_completed(recorded))
+    kept = ("checkpoint.", "log.")
+    return {k: v for k, v in settings.items() if not (k.startswith(kept) or _may_change(k))}
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else None
+        found |= inner or {f"{prefix}{key}": value}
+    return found
+
+
+def _completed(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a recorded configuration with the defaults of settings that came later."""
+    try:
+        return TrainConfig.model_validate(recorded).model_dump(mode="json")
+    except ValidationError:  # a later version refuses it: it is compared as it stands
+        return dict(recorded)
+
+
 def _may_change(name: str) -> bool:
     return any(name == one or name.startswith(f"{one}.") for one in ROUNDING_OR_SPEED)
 
@@ -86,11 +112,8 @@ def _may_change(name: str) -> bool:
 def _with_defaults(recorded: Mapping[str, Any]) -> dict[str, Any]:
     settings = dict(recorded)
     world = settings.pop("world", 1)
-    try:
-        known = TrainConfig.model_validate({**settings, "steps": 1})
-    except ValidationError:  # a later version refuses them: they are compared as they stand
-        return dict(recorded)
-    return recorded_settings(known, world)
+    known = _completed({**settings, "steps": 1})
+    return {**{k: v for k, v in known.items() if k not in _NOT_CONTENT}, "world": world}
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
