@@ -44,6 +44,7 @@ from geomrl.probe.similarity import similarity_table
 from geomrl.probe.store import StateStore
 from geomrl.problems.load import load_problems
 from geomrl.progress import progress_bar
+from geomrl.rollout.earlier_imports import comparable_settings
 from geomrl.rollout.generate import RolloutConfig, generate_rollouts, grade_again
 from geomrl.rollout.grading import STEP as GRADING
 from geomrl.rollout.grading import golds_of, record_grading
@@ -170,6 +171,8 @@ def import_rollouts(
         **import_settings(config),
     }
     begun = (run / "rollouts.parquet").exists()
+    if begun:
+        settings = comparable_settings(run, settings, open_run(run).rollouts, tokenizer)
     record_step(run, "rollouts", settings, begun=begun, free=("marker",))
     with (
         MathVerifier(marker=parse_marker(marker)) as verifier,

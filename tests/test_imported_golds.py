@@ -1,14 +1,18 @@
 """Golds of other tools: the bare answer is graded, as of problem files, and an empty one by nobody."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small_runs import write_lines
 from test_cli import geomrl
 from tiny import character_tokenizer
 
 from geomrl.errors import GeomrlError
-from geomrl.files import read_parquet
+from geomrl.files import read_json, read_parquet, write_json
+from geomrl.problems.golds import bare_gold
 from geomrl.problems.load import load_problems
 from geomrl.rollout.importing import ImportConfig, import_rollouts, import_verdicts
+from geomrl.rollout.table import read_rollouts, write_rollouts
 from geomrl.verify.verifier import MathVerifier
 
 SOLUTION = "Six sevens make <<6*7=42>>42.\n#### 42"
@@ -145,3 +149,30 @@ def test_solutions_as_golds_from_the_command_line(tmp_path):
     table = read_parquet(tmp_path / "out" / "rollouts" / "r" / "rollouts.parquet")
     assert table["verdict"].tolist() == ["correct", "wrong", "wrong", "correct"]
     assert table["gold"].tolist() == ["42", "42", "14", "14"]
+
+
+@given(
+    st.text("#4 2,.\\n{}[]'\"\\\\boxed$", max_size=40)
+    | st.sampled_from([str(g) for g, *_ in GOLDS])
+)
+def test_a_bare_gold_is_bare(text):
+    bare = bare_gold(text)
+    assert bare_gold(bare) == bare
+
+
+def test_an_import_of_before_is_gone_on_with_where_its_golds_are_bare(tmp_path):
+    """A manifest without the reader's version is one that an earlier geomrl left."""
+    for name, gold, ok in (("bare", "42", True), ("solution", SOLUTION, False)):
+        path = write_lines(tmp_path / f"{name}.jsonl", lines_of([(gold, "42", "6")]))
+        out = tmp_path / name
+        command = ["eval", "--rollouts", path, "--out", out, "--no-figures", "--boot", 200]
+        assert geomrl(*command).exit_code == 0
+        folder = out / "rollouts" / name
+        manifest = read_json(folder / "manifest.json")
+        del manifest["rollouts"]["settings"]["reader"]
+        write_json(folder / "manifest.json", manifest)
+        table = read_rollouts(folder / "rollouts.parquet")
+        write_rollouts(folder / "rollouts.parquet", table.assign(gold=gold))
+        again = geomrl(*command)
+        assert (again.exit_code == 0) == ok
+        assert ok or "earlier version of geomrl, and its gold answer" in again.stderr

@@ -20,6 +20,7 @@ from geomrl.model_names import (
 )
 from geomrl.models import short_name
 from geomrl.progress import progress_bar
+from geomrl.rollout.earlier_imports import comparable_settings
 from geomrl.rollout.import_config import ImportConfig, import_settings
 from geomrl.rollout.importing import import_verdicts
 from geomrl.rollout.table import COLUMNS, read_rollouts, write_rollouts
@@ -162,6 +163,9 @@ def read_source(
         **import_settings(config),
     }
     done = folder / _POLICIES
+    if done.exists():
+        for place in read_json(done).values():
+            settings = comparable_settings(folder, settings, read_rollouts(folder / place / TABLE))
     record_step(folder, "rollouts", settings, begun=done.exists())
     if not done.exists():
         _import(source.path, folder, config, marker, benchmark, show)

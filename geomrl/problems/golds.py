@@ -59,11 +59,13 @@ def _of_text(text: str, *, worked: bool) -> str:
     _, hashes, last = text.rpartition("####")
     last = last.strip()
     if hashes and "\n" not in last:  # several lines below it: a heading, not GSM8K's answer
-        return last.replace(",", "") if _GROUPED.fullmatch(last) else last
+        grouped = _GROUPED.fullmatch(last)
+        return last.replace(",", "") if grouped else _of_text(last, worked=False)
     # Two boxes in one line are two answers; in a solution the last one is the answer.
     solution = worked or len(text) > LONGEST or "\n" in text
     if solution or text.count("\\boxed") == 1:
         span = parse_marker(BOXED).find(text)
         if span is not None:
-            return text[span.answer_start : span.answer_end].strip()
+            inner = text[span.answer_start : span.answer_end].strip()
+            return inner if inner == text else _of_text(inner, worked=False)
     return "" if worked and len(text) > LONGEST else text

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+READER = "reader"
+
 
 @dataclass(frozen=True)
 class ImportConfig:
@@ -32,7 +34,8 @@ class ImportConfig:
 def import_settings(config: ImportConfig) -> dict[str, Any]:
     """Return what decides an import's content, in JSON's types, for its manifest.
 
-    `raw_prompt` stands there where it is set: manifests from before it do not know it.
+    `raw_prompt` stands there where it is set: manifests from before it do not know it. `reader` is the
+    version of how files are read.
     """
     settings = {k: dict(v) if isinstance(v, Mapping) else v for k, v in asdict(config).items()}
-    return {k: v for k, v in settings.items() if k != "raw_prompt" or v}
+    return {k: v for k, v in settings.items() if k != "raw_prompt" or v} | {READER: 2}
