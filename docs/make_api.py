@@ -69,7 +69,7 @@ PAGES = (
     Page(
         "evaluate", "geomrl.evaluate",
         "Accuracies and their differences; measures between two encoders; the verdict.",
-        "evaluate.accuracy evaluate.differences evaluate.presets evaluate.policy "
+        "evaluate.accuracy evaluate.differences evaluate.presets evaluate.prompts evaluate.policy "
         "evaluate.geometry evaluate.verdict evaluate.effect evaluate.cka evaluate.procrustes "
         "evaluate.rsa evaluate.neighbours evaluate.dimension evaluate.drift evaluate.probes "
         "evaluate.lens evaluate.arms evaluate.arm_changes evaluate.diversity evaluate.premise "
@@ -87,7 +87,7 @@ PAGES = (
         "What is asked, how answers are graded, how rollouts are sampled, imported and kept.",
         "problems.problem problems.load problems.benchmarks problems.arithmetic "
         "problems.variants verify.marker verify.verifier rollout.engine rollout.generate "
-        "rollout.importing rollout.table",
+        "rollout.importing rollout.import_config rollout.imported_prompts rollout.table problems.golds",
     ),
     Page(
         "reproduce", "geomrl.reproduce",
