@@ -127,6 +127,10 @@ def test_eval_refuses_before_sampling_and_takes_one_tokenizer_or_both_prompts(
     assert "not asked in the same words" in " ".join(own.stdout.split())
     stored = open_evaluation(tmp_path / "own").summary["notes"]
     assert any("prompts and models together" in note for note in stored)
+    # Rollouts of one prompt are not taken for those of another.
+    mixed = geomrl(*command, "--tokenizer", base, "--out", tmp_path / "own")
+    assert mixed.exit_code == 1
+    assert "made with other settings (prompts" in mixed.stderr
     # The rollouts of that run, read later and beside a model that is yet to be sampled.
     runs = [tmp_path / "own" / "rollouts" / name for name in ("base", "rl")]
     later = geomrl("eval", "--rollouts", *runs, "--out", tmp_path / "later", "--no-figures")
