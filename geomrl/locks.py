@@ -8,7 +8,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,6 +47,23 @@ def sole_process(path: Path, work: str) -> Iterator[None]:
             yield
         finally:
             _write(file, {})
+
+
+@contextmanager
+def turn(folder: Path) -> Iterator[None]:
+    """Hold a folder while the block runs, waiting for whoever holds it.
+
+    For reading a file, changing it and writing it back, which takes a moment; it must not be nested.
+    A file system without such locks is taken as it is.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def _holder(file: BinaryIO) -> dict[str, Any]:

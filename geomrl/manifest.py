@@ -12,6 +12,7 @@ from typing import Any
 
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json, write_json
+from geomrl.locks import turn
 
 LIBRARIES = (
     *("geomrl", "torch", "transformers", "nnsight", "numpy", "math-verify", "safetensors"),
@@ -73,24 +74,37 @@ def record_step(
     Raises:
         GeomrlError: the run holds this step's results for other settings.
     """
-    manifest = read_manifest(run)
-    before = manifest.get(step)
-    if before is not None and begun:
-        check_same_settings(run, step, before["settings"], settings, free=free, newer=newer)
-        changes = before.get("changes", [])
-        made_with = {**_flat(before["settings"]), **{k: v for c in changes for k, v in c.items()}}
-        changed = {k: v for k, v in _flat(settings).items() if k in free and made_with.get(k) != v}
-        if changed:
-            entry = {**before, "changes": [*changes, changed]}
-            write_json(run / "manifest.json", {**manifest, step: entry})
-        return
-    entry = {
-        "settings": settings,
-        "command": sys.argv,
-        "versions": versions(),
-        "git_commit": git_commit(),
+    with turn(run):  # other steps of the run may be recorded by other processes
+        manifest = read_manifest(run)
+        before = manifest.get(step)
+        if before is not None and begun:
+            check_same_settings(run, step, before["settings"], settings, free=free, newer=newer)
+            changed = _changes(before, settings, free)
+            if not changed:
+                return
+            entry = {**before, "changes": [*before.get("changes", []), changed]}
+        else:
+            entry = {
+                "settings": settings,
+                "command": sys.argv,
+                "versions": versions(),
+                "git_commit": git_commit(),
+            }
+        write_json(run / "manifest.json", {**manifest, step: entry})
+
+
+def _changes(
+    before: dict[str, Any], settings: dict[str, Any], free: Collection[str]
+) -> dict[str, Any]:
+    """Return the free settings that differ from those last recorded."""
+    last = _flat(before["settings"])
+    for change in before.get("changes", []):
+        last |= change
+    return {
+        name: value
+        for name, value in _flat(settings).items()
+        if name in free and _json(last.get(name)) != _json(value)
     }
-    write_json(run / "manifest.json", {**manifest, step: entry})
 
 
 def check_same_settings(

@@ -15,6 +15,7 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.files import file_hash, read_parquet, write_csv, write_json, write_parquet
+from geomrl.locks import sole_process, turn
 from geomrl.manifest import read_manifest, record_step, versions
 from geomrl.models import (
     LoadedModel,
@@ -220,13 +221,16 @@ def read_states(
         f"states: {settings.n_rollouts} rollouts x {len(settings.anchors)} anchors x "
         f"{len(settings.layers)} layers, at most {size_estimate(settings) / 1e6:.1f} MB on disk"
     )
-    store = StateStore.create(encoder_folder(run.path, loaded), settings)
-    loading = {"encoder": loaded.name, **options.loading()}
-    record_step(run.path, f"states/{loaded.key}", loading, begun=False)
-    for shard in stale_shards(reader, run.rollouts, run_marker(run), store):
-        say(f"states: shard {shard} is read again, since its rollouts' anchors are elsewhere now")
-        store.discard(shard)
-    _extract(run, reader, store, config.batch_tokens, options, show)
+    folder = encoder_folder(run.path, loaded)
+    folder.mkdir(parents=True, exist_ok=True)
+    with sole_process(folder / ".lock", "an extraction"):
+        store = StateStore.create(folder, settings)
+        loading = {"encoder": loaded.name, **options.loading()}
+        record_step(run.path, f"states/{loaded.key}", loading, begun=False)
+        for shard in stale_shards(reader, run.rollouts, run_marker(run), store):
+            say(f"states: shard {shard} is read again: its rollouts' anchors are elsewhere now")
+            store.discard(shard)
+        _extract(run, reader, store, config.batch_tokens, options, show)
     return open_run(out), StateStore(store.path)
 
 
@@ -265,8 +269,10 @@ def probe_states(
     table, notes = _similarity(run, loaded, store, draws, show)
     for note in notes:
         say(f"note: {note}")
-    write_parquet(run.path / "similarity.parquet", table)
-    write_csv(run.path / "similarity.csv", table)
+    with turn(run.path):
+        table = _with_other_encoders(run.path / "similarity.parquet", table, loaded.key)
+        write_parquet(run.path / "similarity.parquet", table)
+        write_csv(run.path / "similarity.csv", table)
     made_of = {"labels": run.labels, **draws}
     record_step(run.path, f"similarity/{loaded.key}", made_of, begun=False)
     own = open_run(out, loaded.key)
@@ -314,7 +320,8 @@ def replace_anchor(
             )  # fmt: skip
     each = pd.concat([parts.read_frame(anchor, name) for name in names], ignore_index=True)
     table = summarise_replacement(each, seed=seed, n_boot=n_boot)
-    write_replacement(run.path, each, table, anchor=anchor, encoder=loaded.key)
+    with turn(run.path):
+        write_replacement(run.path, each, table, anchor=anchor, encoder=loaded.key)
     made_of = {"labels": run.labels, "seed": seed, "n_boot": n_boot}
     record_step(run.path, f"replacement/{loaded.key}/{anchor}", made_of, begun=False)
     return table.assign(encoder=loaded.key)
@@ -402,7 +409,7 @@ def _extract(
 def _similarity(
     run: Run, loaded: LoadedModel, store: StateStore, draws: dict[str, int], show: bool
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return this encoder's rows for every benchmark, with those of other encoders kept."""
+    """Return this encoder's rows for every benchmark, and notes on them."""
     tables, notes = [], []
     labels = run.rollouts
     benchmarks = list(labels["benchmark"].unique())
@@ -436,11 +443,15 @@ def _similarity(
             )  # fmt: skip
             tables.append(result.table)
             notes += [n if len(benchmarks) == 1 else f"{benchmark}: {n}" for n in result.notes]
-    path = run.path / "similarity.parquet"
-    if path.exists():
-        before = read_parquet(path)
-        tables.append(before[before["encoder"] != loaded.key])
     return pd.concat(tables, ignore_index=True), notes
+
+
+def _with_other_encoders(path: Path, table: pd.DataFrame, encoder: str) -> pd.DataFrame:
+    if not path.exists():
+        return table
+    before = read_parquet(path)
+    others = before[before["encoder"] != encoder]
+    return pd.concat([table, others], ignore_index=True) if len(others) else table
 
 
 def _similarity_parts(run: Run, store: StateStore, benchmark: str, draws: dict[str, int]) -> Parts:

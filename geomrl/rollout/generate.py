@@ -12,6 +12,7 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.files import read_parquet, remove_leftovers, text_hash, write_parquet
+from geomrl.locks import sole_process
 from geomrl.manifest import read_manifest, record_step
 from geomrl.model_hash import tokenizer_hash, vocabulary_hash
 from geomrl.models import LoadedModel, load_tokenizer
@@ -94,15 +95,14 @@ def generate_rollouts(
     settings = rollout_settings(loaded, verifier, problems, planned, config)
     begun = table_path.exists() or any(parts.glob("part-*"))
     record_step(run, "rollouts", settings, begun=begun, free=_FREE, newer=_NEWER)
-    if table_path.exists():
-        _forget(parts)
-        return grade_again(run, golds, verifier, say)
-    sampled = _sample_all(loaded, engine, parts, planned, config, progress)
-    table = grade_table(sampled, golds, verifier)
-    write_rollouts(table_path, table)
-    record_grading(run, golds, verifier)
-    _forget(parts)
-    return table
+    if not table_path.exists():
+        with sole_process(run / ".rollouts.lock", "a sampling"):
+            if not table_path.exists():  # another process may have finished just now
+                sampled = _sample_all(loaded, engine, parts, planned, config, progress)
+                write_rollouts(table_path, grade_table(sampled, golds, verifier))
+                record_grading(run, golds, verifier)
+            _forget(parts)
+    return grade_again(run, golds, verifier, say)
 
 
 def grade_again(
@@ -125,11 +125,11 @@ def grade_again(
     if why is None:
         return before
     say(f"grading again: {why}")
-    table = grade_table(before, golds, verifier)
-    write_rollouts(path, table)
-    after = read_rollouts(path)
-    changed = labels_hash(before) != labels_hash(after)
-    record_grading(run, golds or golds_of(after), verifier, labels_changed=changed)
+    with sole_process(run / ".rollouts.lock", "a grading"):
+        write_rollouts(path, grade_table(before, golds, verifier))
+        after = read_rollouts(path)
+        changed = labels_hash(before) != labels_hash(after)
+        record_grading(run, golds or golds_of(after), verifier, labels_changed=changed)
     n = verdict_changes(before, after)
     say(f"{n} of {len(after)} verdicts changed; nothing was sampled again")
     return after
