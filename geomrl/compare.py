@@ -26,10 +26,11 @@ from geomrl.evaluate.comparison import (
     read_part,
     write_part,
 )
-from geomrl.evaluate.corners import Corners, lens_file, policy_folder
+from geomrl.evaluate.corners import POLICIES, Corners, lens_file, policy_folder, states_hash
 from geomrl.evaluate.geometry import GeometryEvidence, geometry_evidence
+from geomrl.evaluate.identical import identical
 from geomrl.evaluate.lens import before_the_answer, gold_tokens
-from geomrl.evaluate.lens_table import lens_rows, write_lens
+from geomrl.evaluate.lens_table import lens_key, lens_rows, write_lens
 from geomrl.evaluate.place import PlaceSettings, place_rows
 from geomrl.evaluate.policy import PolicyEvidence, policy_evidence
 from geomrl.evaluate.prompts import asked_of, check_prompts, model_prompts
@@ -39,9 +40,11 @@ from geomrl.evaluate.verdict_file import drawn_together, elsewhere_entry, verdic
 from geomrl.files import write_csv, write_json, write_parquet
 from geomrl.manifest import record_step, versions
 from geomrl.model_names import model_label, split_label
+from geomrl.model_outline import check_one_architecture
 from geomrl.models import LoadedModel
 from geomrl.probe.decoder import find_decoder
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
+from geomrl.probe.parts import parts_key
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
 from geomrl.progress import progress_bar
@@ -126,6 +129,7 @@ def compare_models(
     chosen = load_problems(problems, limit=limit, columns=columns)
     check_distinct(chosen)
     options = options or steps.ModelOptions()
+    check_one_architecture([options.outline(name) for name in names])
     first = named[0][0] or model_label(names[0])
     check_prompts(
         [
@@ -142,7 +146,8 @@ def compare_models(
         "layers": extraction.layers, "anchors": extraction.anchors,
     }  # fmt: skip
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
-    record_step(run, "compare", settings, begun=any(run.glob("policies/*/rollouts.parquet")))
+    begun = any(run.glob("policies/*/rollouts.parquet"))
+    record_step(run, "compare", settings, begun=begun, free=("rollouts.chunk",))
     maker = _Maker(run, problems, rollouts, extraction, limit, columns, marker, options, show, say)
     keys = maker.make(names)
     entries, tables = [], []
@@ -234,7 +239,7 @@ class _Maker:
 
     def make(self, names: Sequence[str]) -> list[str]:
         """Make all corners; return the models' keys."""
-        base = self.options.load(names[0])
+        base = self._load(names[0])
         key, vocabulary, width = base.key, base.vocabulary, _width(base)
         steps.check_readable(base, self.extraction)
         run = self._answer(base)
@@ -245,7 +250,7 @@ class _Maker:
         keys, runs = [key], []
         for name in names[1:]:
             gc.collect()
-            loaded = self.options.load(name)
+            loaded = self._load(name)
             if (loaded.vocabulary, _width(loaded)) != (vocabulary, width):
                 raise GeomrlError(
                     f"{name}: another vocabulary, width or depth than {names[0]}'s; compare "
@@ -260,11 +265,14 @@ class _Maker:
             runs.append(own)
             del loaded
         gc.collect()
-        base = self.options.load(names[0])
+        base = self._load(names[0])
         for own in runs:
             self._read(base, own, key)
             self._lens(base, own, targets)
         return keys
+
+    def _load(self, name: str) -> LoadedModel:
+        return self.options.load(name).as_filed(self.out / "policies")
 
     def _answer(self, loaded: LoadedModel) -> Run:
         return steps.make_rollouts(
@@ -282,7 +290,8 @@ class _Maker:
 
     def _lens(self, loaded: LoadedModel, run: Run, targets: dict[str, int]) -> None:
         path = lens_file(self.out, run.path.name, loaded.key)
-        if path.exists():
+        key = parts_key(states=states_hash(run, loaded.key), targets=targets)
+        if lens_key(path) == key:
             return
         settings = run.store(loaded.key).settings
         total = len(settings.layers) * sum(map(before_the_answer, settings.anchors))
@@ -294,7 +303,7 @@ class _Maker:
                 done += 1
                 update(done, total)
 
-            write_lens(ModelProbe(loaded), run, targets, path, tick)
+            write_lens(ModelProbe(loaded), run, targets, path, key, tick)
 
 
 def _width(loaded: LoadedModel) -> tuple[int, int]:
@@ -353,26 +362,35 @@ def _analyse(
     rows = _policy_rows(policy)
     geometry: dict[tuple[str, str], GeometryEvidence | None] = {}
     n_layers, total = len(corners.layers), len(corners.layers) * len(corners.anchors)
+    decisive = {
+        "corners": corners.contents, "layers": corners.layers, "seed": config.seed,
+        "n_boot": config.n_boot, "n_perm": config.n_perm, "geomrl": versions()["geomrl"],
+    }  # fmt: skip
     with progress_bar("comparing", "layer x anchor", show=show) as update:
         for number, anchor in enumerate(corners.anchors):
             files = part_files(corners.out, corners.base, corners.rl, anchor)
-            if not files[1].exists():
-                found, evidence = [], {}
+            key = parts_key(**decisive, heavy=anchor in config.probe_anchors)
+            part = read_part(files, key)
+            if part is None:
+                found: list[Row] = []
+                evidence: dict[str, GeometryEvidence | None] = {}
                 for depth, layer in enumerate(corners.layers):
                     more, evidence[layer] = _compare_place(corners, Place(layer, anchor), config)
                     found += more
                     update(number * n_layers + depth + 1, total)
-                write_part(files, found, evidence)
+                write_part(files, found, evidence, key)
+                part = found, evidence
             update((number + 1) * n_layers, total)
-            part, evidence = read_part(files)
-            rows += part
-            geometry |= {(layer, anchor): each for layer, each in evidence.items()}
+            rows += part[0]
+            geometry |= {(layer, anchor): each for layer, each in part[1].items()}
     verdict = decide(Evidence(policy, geometry[config.layer, config.anchor]), config.margins)
     place = Place(config.layer, config.anchor)
     together = drawn_together(rows, place, verdict.components, config.margins.cosine)
     if together is not None:
         verdict = replace(verdict, remarks=(*verdict.remarks, together))
-    verdict = replace(verdict, remarks=(*verdict.remarks, *notes))
+    alike = identical(*(corners.runs[role].rollouts for role in POLICIES))
+    remarks = (*([alike] if alike else []), *verdict.remarks, *notes)
+    verdict = replace(verdict, remarks=remarks)
     for remark in verdict.remarks:
         say(f"note: {label}: {remark}")
     others = [

@@ -17,6 +17,7 @@ from geomrl.errors import GeomrlError
 from geomrl.files import file_hash, read_parquet, write_csv, write_json, write_parquet
 from geomrl.locks import sole_process, turn
 from geomrl.manifest import read_manifest, record_step, versions
+from geomrl.model_outline import Outline, outline
 from geomrl.models import (
     LoadedModel,
     load_model,
@@ -82,6 +83,12 @@ class ModelOptions:
         loaded = load_model(name, device=self.device_list[0], **self.loading())
         spare_threads(loaded.model, loaded.device)
         return loaded
+
+    def outline(self, name: str) -> Outline:
+        """Return what a model's files say of it, without its weights; see `model_outline.outline`."""
+        quiet_transformers()
+        trust, pickled = self.trust_remote_code, self.allow_pickle
+        return outline(name, trust_remote_code=trust, allow_pickle=pickled)
 
     def loading(self) -> dict[str, Any]:
         """Return what `load_model` takes besides name and device."""

@@ -91,18 +91,29 @@ def part_files(out: Path, base: str, checkpoint: str, anchor: str) -> Files:
 
 
 def write_part(
-    files: Files, rows: Sequence[Row], evidence: Mapping[str, GeometryEvidence | None]
+    files: Files,
+    rows: Sequence[Row],
+    evidence: Mapping[str, GeometryEvidence | None],
+    key: str,
 ) -> None:
-    """Write one anchor's rows, and the evidence of its layers."""
+    """Write one anchor's rows, and the evidence of its layers, with the key of what decided them."""
     write_parquet(files[0], pd.DataFrame(rows))
     entries = {layer: None if e is None else _plain(e) for layer, e in evidence.items()}
-    write_json(files[1], entries)
+    write_json(files[1], {"key": key, "evidence": entries})
 
 
-def read_part(files: Files) -> tuple[list[Row], dict[str, GeometryEvidence | None]]:
-    """Read what `write_part` wrote."""
+def read_part(
+    files: Files, key: str
+) -> tuple[list[Row], dict[str, GeometryEvidence | None]] | None:
+    """Read what `write_part` wrote; None where nothing is, or it was made of something else.
+
+    A part without a key is an older geomrl's, which did not say what it was made of.
+    """
+    found = read_json(files[1]) if files[1].exists() else {}
+    if found.get("key") != key:
+        return None
     rows: Any = read_parquet(files[0]).to_dict("records")
-    entries = read_json(files[1])
+    entries = found["evidence"]
     return rows, {layer: None if e is None else _evidence(e) for layer, e in entries.items()}
 
 

@@ -49,9 +49,9 @@ def verdict_lines(entry: dict[str, Any], record: dict[str, Any]) -> list[str]:
             for test in entry["tests"]
             if test["detectable"] is not None
         ]
-        lines.append(
-            f"Smallest changes that would have been found 19 times in 20: {', '.join(missed)}"
-        )
+        known = f"Smallest changes that would have been found 19 times in 20: {', '.join(missed)}"
+        unknown = "No problem differs between the two, so what would have been found is not known"
+        lines.append(known if missed else unknown)
     lines.append(elsewhere_line(entry, record))
     return lines + [f"[bright_black]note: {remark}" for remark in entry["remarks"]]
 

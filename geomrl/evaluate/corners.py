@@ -17,8 +17,8 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.geometry import PairedStates, pair_states
-from geomrl.files import read_parquet
-from geomrl.rollout.table import problem_keys, with_answer_classes
+from geomrl.files import read_parquet, text_hash
+from geomrl.rollout.table import columns_hash, problem_keys, with_answer_classes
 from geomrl.run import Run, open_run
 from geomrl.verify.verifier import Verifier
 
@@ -61,6 +61,14 @@ class Corners:
     def anchors(self) -> tuple[str, ...]:
         """The anchors stored."""
         return self.runs["base"].store(self.base).settings.anchors
+
+    @cached_property
+    def contents(self) -> dict[str, str]:
+        """By policy, a hash of its rollouts' labels and of the states that both encoders read."""
+        return {
+            role: " ".join([run.labels, *(states_hash(run, key) for key in (self.base, self.rl))])
+            for role, run in self.runs.items()
+        }
 
     @cached_property
     def labels(self) -> dict[str, pd.DataFrame]:
@@ -123,6 +131,14 @@ class Corners:
         columns = ["problem", "sample", "verdict", "answer_class", "length"]
         base, rl = (table.loc[table["role"] == role, columns] for role in POLICIES)
         return base, rl
+
+
+def states_hash(run: Run, encoder: str) -> str:
+    """Return a hash of what decides the states that an encoder read, and of where it read them."""
+    store = run.store(encoder)
+    rows = columns_hash(store.rows()[["rollout_id", "anchor", "token_index"]])
+    settings = store.settings
+    return text_hash(settings.encoder_hash, settings.dtype, settings.rollouts, rows)
 
 
 def answer_tokens(run: Run, encoder: str) -> pd.Series:

@@ -18,6 +18,7 @@ from geomrl.evaluate.accuracy import (
     problem_scores,
 )
 from geomrl.evaluate.differences import COLUMNS, difference_table
+from geomrl.evaluate.identical import identical
 from geomrl.evaluate.outcomes import (
     Outcomes,
     check_same_problems,
@@ -124,6 +125,10 @@ def evaluate_models(
     sampling = sampling or preset("edas")
     sources = [parse_source(text, read=read) for text in models]
     _check_sources(sources, problems, say)
+    options = options or ModelOptions()
+    for source in sources:
+        if source.kind == "model":
+            options.outline(source.text)  # what is missing is said before anything is sampled
     config = replace(rollouts or RolloutConfig(), n=sampling.n, sampling=sampling.sampling)
     _check_options(sources, config)
     place = out / "rollouts"
@@ -135,7 +140,7 @@ def evaluate_models(
         )
         for source in sources
     ]
-    columns, options = dict(importing.columns), options or ModelOptions()
+    columns = dict(importing.columns)
     sampled = None in found_ones
     if sampled and len(sources) > 1:
         chosen = load_problems(str(problems), limit=limit, columns=columns)
@@ -205,7 +210,7 @@ def compare_samples(
     notes += _left_out(outcomes) + check_same_problems(outcomes)
     asked = [asked_of(each.label, each.table, each.vocabulary) for each in every]
     notes += check_prompts(asked, own=own_prompts)
-    notes += _different_benchmarks(outcomes) + _different_sampling(every)
+    notes += _different_benchmarks(outcomes) + _different_sampling(every) + _identical(every)
     shared = shared_problems(outcomes)
     exact = [overlap for overlap in shared if overlap.kind == "exact"]
     average = not exact
@@ -360,6 +365,12 @@ def _different_benchmarks(outcomes: Sequence[Outcomes]) -> list[str]:
         for other, theirs in zip(outcomes[1:], names[1:], strict=True)
         if set(theirs) != set(names[0])
     ]
+
+
+def _identical(every: Sequence[Samples]) -> list[str]:
+    """Say which models are the first one under another name, or answered exactly alike."""
+    found = [(other.label, identical(every[0].table, other.table)) for other in every[1:]]
+    return [f"{every[0].label} and {label}: {words}" for label, words in found if words]
 
 
 def _different_sampling(every: Sequence[Samples]) -> list[str]:

@@ -13,7 +13,7 @@ from geomrl.evaluate.corners import gold_targets
 from geomrl.evaluate.effect import Effect, mean_effect
 from geomrl.evaluate.lens import before_the_answer, lens_logprobs
 from geomrl.evaluate.rows import CHANGE, Place, Row
-from geomrl.files import write_parquet
+from geomrl.files import read_parquet, write_parquet
 from geomrl.probe.decoder import FINAL
 from geomrl.probe.extraction import ModelProbe
 from geomrl.rollout.table import problem_keys
@@ -28,6 +28,7 @@ def write_lens(
     run: Run,
     targets: Mapping[str, int],
     path: Path,
+    key: str,
     progress: Callable[[], None] | None = None,
 ) -> None:
     """Write the log-probability of the gold answer's first token, by rollout, layer and anchor.
@@ -40,6 +41,7 @@ def write_lens(
         run: the policy's run, with this encoder's states.
         targets: first token of the gold answer, by "benchmark/problem_id".
         path: the file.
+        key: of all that decides its content; the file says it.
         progress: called after each layer and anchor.
 
     Raises:
@@ -72,7 +74,14 @@ def write_lens(
                 )
             if progress:
                 progress()
-    write_parquet(path, pd.concat(parts[1:] or parts, ignore_index=True))
+    table = pd.concat(parts[1:] or parts, ignore_index=True)
+    table.attrs["key"] = key
+    write_parquet(path, table)
+
+
+def lens_key(path: Path) -> str | None:
+    """Return the key that a lens file was written under; None where it is not there or says none."""
+    return read_parquet(path).attrs.get("key") if path.exists() else None
 
 
 def _check(stored: np.ndarray, lens: np.ndarray, probe: ModelProbe) -> None:

@@ -32,6 +32,7 @@ from geomrl.evaluate.policy import PolicyEvidence
 from geomrl.stats.multiple import holm
 
 NAMES = ("none", "policy", "rotation", "collapse", "alignment", "mixed")
+_ROUNDING = 1e-6  # a spread that states in float32 have by rounding alone
 COMPONENTS = ("policy", "rotation", "collapse", "alignment", "other")
 
 
@@ -68,7 +69,8 @@ class Finding:
     """One test of the family.
 
     `detectable` is the smallest true effect that would be found with the margins' power, given the
-    standard error that was seen; NaN where nothing could be estimated. For alignment it holds for
+    standard error that was seen; NaN where nothing could be estimated, or where no problem differs and
+    so nothing is known of how they vary. For alignment it holds for
     each of the four rises that are asked for.
     """
 
@@ -187,6 +189,8 @@ def _finding(test: _Test, p_holm: float, n_tests: int, margins: Margins) -> Find
     noise = test.slowest or test.effect
     by_test = noise.reach(margins.level / sides / n_tests)
     by_power = noise.reach(1 - margins.power)
+    if noise.se < _ROUNDING:  # no problem differs, so nothing is known of what would be found
+        by_power = float("nan")
     # CKA's test starts from the margin itself; the others from 0, and must reach the margin.
     from_margin = test.test == "shape differs"
     detectable = by_power + (test.margin + by_test if from_margin else max(by_test, test.margin))
