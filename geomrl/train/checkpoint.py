@@ -136,10 +136,15 @@ def _make_room(folder: Path, needed: int) -> None:
 def checkpoint_bytes(engine: DeepSpeedEngine, *, model: bool) -> int:
     """Return about how many bytes a checkpoint of the engine's takes (`memory.checkpoint_bytes`)."""
     weights = list(engine.policy.parameters())
-    trained = sum(_numel(weight) for weight in weights if weight.requires_grad)
-    plain = sum(_numel(weight) * weight.element_size() for weight in weights)
-    zero = engine.raw.zero_optimization_stage()
-    return int(memory.checkpoint_bytes(plain, trained, zero, model=model))
+    return int(
+        memory.checkpoint_bytes(
+            sum(map(_numel, weights)),
+            sum(_numel(weight) for weight in weights if weight.requires_grad),
+            number=weights[0].element_size(),
+            zero=engine.raw.zero_optimization_stage(),
+            model=model,
+        )
+    )
 
 
 def _numel(weight: nn.Parameter) -> int:

@@ -157,19 +157,25 @@ def estimate(shape: ModelShape, config: TrainConfig, world_size: int) -> Memory:
     )
 
 
-def checkpoint_bytes(plain: float, trained: float, zero: int, *, model: bool) -> float:
+def checkpoint_bytes(
+    weights: float, trained: float, *, number: int, zero: int, model: bool
+) -> float:
     """Return about how many bytes a checkpoint takes, all ranks' files together.
 
-    The weights in their own format, Adam's two moments in float32 and, under ZeRO, the float32 master
-    copy; once more the weights for the plain Hugging Face folder.
+    Adam's two moments in float32 and, under ZeRO, the float32 master copy; the weights in their own
+    format (ZeRO-3: the frozen ones, since the master copy holds the others); once more the weights for
+    the plain Hugging Face folder.
 
     Args:
-        plain: bytes of all weights in their own format.
-        trained: number of trained weights.
+        weights: how many there are, adapters included.
+        trained: how many of them are trained.
+        number: bytes of a number in the weights' format.
         zero: ZeRO stage.
         model: whether the plain folder is written too.
     """
-    return (8 if zero == 0 else 12) * trained + plain * (2 if model else 1)
+    kept = weights - trained if zero == 3 else weights
+    plain = weights if model else 0.0
+    return (8 if zero == 0 else 12) * trained + number * (kept + plain)
 
 
 @dataclass(frozen=True)
@@ -186,7 +192,7 @@ def disk(shape: ModelShape, config: TrainConfig) -> Disk:
     adapters = trained if config.model.lora is not None else 0
     chosen = config.checkpoint
     one = checkpoint_bytes(
-        b * (shape.weights + adapters), trained, config.deepspeed.zero, model=chosen.model
+        shape.weights + adapters, trained, number=b, zero=config.deepspeed.zero, model=chosen.model
     )
     written = -(-config.steps // chosen.every)
     return Disk(one, one * min(chosen.keep + 2, written) + b * shape.weights)

@@ -48,7 +48,7 @@ class LoraConfig(Section):
     )
     targets: Literal["all-linear"] | list[Text] = Field(
         default="all-linear",
-        description="Names of the modules to adapt, or all linear ones but the head.",
+        description="Names of the modules to adapt, or all linear ones but the head (no stacked experts).",
     )
 
 
