@@ -1,8 +1,11 @@
 """Verdicts by kind of answer: units, words, Unicode, bases, times, conditions, several guesses."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from verify_cases import DIFFERENT, EQUAL
 
+from geomrl.verify.grading import quick_equal
 from geomrl.verify.verifier import MathVerifier
 
 KINDS = sorted(EQUAL)
@@ -38,3 +41,26 @@ def test_a_right_answer_is_right_however_it_is_spelled(verifier, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_different_answer_is_never_paid_for(verifier, kind):
     assert wrongly_graded(verifier, DIFFERENT[kind], "wrong") == []
+
+
+SAME_QUANTITY = [("km", "m", 1000), ("hours", "min", 60), ("kg", "g", 1000), ("ft", "inches", 12)]
+SAME_QUANTITY += [("m^2", "cm^2", 10_000), ("dollars", "cents", 100), ("kJ", "J", 1000)]
+
+
+@given(st.integers(1, 10**6), st.sampled_from(SAME_QUANTITY))
+def test_units_are_converted_and_never_dropped_on_both_sides(number, units):
+    large, small, factor = units
+    gold = rf"{number}\text{{ {large}}}"
+    assert quick_equal(gold, rf"{number * factor}\text{{ {small}}}") is True
+    assert quick_equal(rf"{number * factor}\text{{ {small}}}", gold) is True
+    assert quick_equal(gold, rf"{number}\text{{ {small}}}") is False
+    assert quick_equal(gold, str(number)) is True
+    assert quick_equal(gold, str(number * factor)) is False
+
+
+@given(st.text("0123456789ABCDEF", min_size=1, max_size=6), st.integers(2, 16), st.integers(2, 16))
+def test_a_base_is_part_of_a_numeral(digits, base, other):
+    digits = "1" + "".join(digit for digit in digits if int(digit, 16) < min(base, other))
+    same = quick_equal(rf"{digits}_{{{base}}}", rf"{digits.lower()}_{{{other}}}")
+    assert same is (base == other)
+    assert quick_equal(rf"{digits}_{{{base}}}", digits) is True

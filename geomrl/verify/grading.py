@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Literal
 
 from geomrl.verify.conditions import letters, rename_integer, renamed, split_condition
@@ -23,7 +24,7 @@ from geomrl.verify.numbers import (
     same_number,
     same_time,
 )
-from geomrl.verify.quantities import in_one_unit
+from geomrl.verify.quantities import in_one_unit, split_unit
 
 MAX_CHARACTERS = 1000  # the longest gold answer of the named benchmarks has 210
 QUICK_CHARACTERS = 256  # what is longer is compared where a process can be killed
@@ -42,6 +43,8 @@ _CHOICE_WITH_TEXT = re.compile(r"^\(?([A-J])\s*[):.]\s*\S")
 _OTHER_CHOICE = re.compile(r"(?:^|[\s,;/(])[A-J](?:\s*[):.,]|$)")
 _FUNCTION = re.compile(r"([A-Za-z])\s*\(\s*([A-Za-z])\s*\)")
 _DEFINITION = re.compile(r"^\s*([A-Za-z]\s*\(\s*([A-Za-z])\s*\)|y)\s*=([^=,;]*)$")
+_SUM_LABEL = re.compile(r"[A-Za-z](?:\s*\+\s*[A-Za-z])+\s*=\s*(?P<value>[^=<>]+)$")
+_BRACKETS = (("{", "}"), ("(", ")"), ("[", "]"))
 _PLUS_MINUS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 
 
@@ -106,6 +109,8 @@ def compare(gold: str, answer: str, leaf: Leaf) -> Decision:
         return letters_agree
     if (values := _strip_conditions(gold, answer)) is not None:
         return values and compare(*values, leaf)
+    if (chained := _chained_values(answer)) is not None:
+        return _any(compare(gold, value, leaf) for value in chained)
     if (values := _strip_labels(gold, answer)) is not None:
         return compare(*values, leaf)
     if (readings := in_one_unit(gold, answer)) is not None:
@@ -186,6 +191,8 @@ def _strip_labels(gold: str, answer: str) -> tuple[str, str] | None:
 
     `x = 5` answers both `5` and `x = 5`, but not `y = 5`; and `5` does not answer `x + y = 5`.
     """
+    if (total := _SUM_LABEL.match(answer)) and read_numeral(gold) is not None:
+        return gold, total["value"].strip()  # m + n = 7, where m + n was asked for
     labels = [_read_label(text) for text in (gold, answer)]
     values = [
         join_thousands(label["value"].strip()) if label else text
@@ -203,11 +210,36 @@ def _strip_labels(gold: str, answer: str) -> tuple[str, str] | None:
     return None
 
 
+def _chained_values(answer: str) -> list[str] | None:
+    """What `F = m a = 4 + 4 = 8` may answer: the last value, and numbers that round to it.
+
+    No value where two numbers contradict each other, `x = 8 = 7`; None for fewer than two signs.
+    """
+    parts = [part.strip() for part in answer.split("=")]
+    if not 3 <= len(parts) <= MAX_DEPTH or not all(parts) or re.search(r"[<>]", answer):
+        return None
+    balanced = all(
+        part.count(one) == part.count(other) for part in parts for one, other in _BRACKETS
+    )
+    if not balanced or any(len(split_top_level(part)) > 1 for part in parts):
+        return None
+    quantities = [(part, *split_unit(part)) for part in parts]
+    numbers = {
+        part: (numeral.value, unit)
+        for part, value, unit in quantities
+        if (numeral := read_numeral(value))
+    }
+    for (one, unit), (other, other_unit) in combinations(numbers.values(), 2):
+        if unit == other_unit and abs(one - other) * 100 > max(abs(one), abs(other)):
+            return []
+    return list(dict.fromkeys([parts[-1], *numbers]))
+
+
 def _read_label(text: str) -> re.Match[str] | None:
     """The name before an equals sign: outside brackets, unlike the one of `\\sum_{k=1}^5`."""
     label = _LABEL.match(text) or _REVERSED_LABEL.match(text)
     name = label["name"] if label else ""
-    balanced = all(name.count(one) == name.count(other) for one, other in ("{}", "()", "[]"))
+    balanced = all(name.count(one) == name.count(other) for one, other in _BRACKETS)
     return label if balanced else None
 
 
@@ -226,6 +258,10 @@ class _Structure:
 def _compare_structures(gold: str, answer: str, leaf: Leaf) -> Decision:
     one, other = _read_structure(gold), _read_structure(answer)
     if one is None or other is None:
+        if r"\cup" in gold and other and (union := _as_union(other.parts)):
+            return leaf(gold, union)
+        if r"\cup" in answer and one and (union := _as_union(one.parts)):
+            return leaf(union, answer)
         return None
     if len(one.parts) != len(other.parts) and not (one.ordered or other.ordered):
         one, other = _flatten(one), _flatten(other)  # a=1, b=2; a=3, b=4 without its semicolon
@@ -243,6 +279,28 @@ def _compare_structures(gold: str, answer: str, leaf: Leaf) -> Decision:
     elif not named:
         return _match_unordered(one.parts, other.parts, leaf)
     return _all(compare(a, b, leaf) for a, b in zip(one.parts, other.parts, strict=True))
+
+
+_INEQUALITY = re.compile(
+    r"(?P<name>[A-Za-z])\s*(?P<sign><|>|\\le|\\ge)(?![A-Za-z])\s*(?P<bound>[^<>,;]*[\w}])$"
+)
+
+
+def _as_union(parts: Sequence[str]) -> str | None:
+    """`x<-1, x>1` as the union of its intervals; None for anything else."""
+    bounds = [_INEQUALITY.match(part) for part in parts]
+    if len({bound["name"] if bound else None for bound in bounds}) != 1 or not all(bounds):
+        return None
+    return r"\cup ".join(
+        {
+            "<": rf"(-\infty, {bound['bound']})",
+            ">": rf"({bound['bound']}, \infty)",
+            r"\le": rf"(-\infty, {bound['bound']}]",
+            r"\ge": rf"[{bound['bound']}, \infty)",
+        }[bound["sign"]]
+        for bound in bounds
+        if bound
+    )
 
 
 def _read_structure(text: str) -> _Structure | None:

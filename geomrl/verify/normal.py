@@ -29,10 +29,10 @@ _WHOLE_TEXT = re.compile(rf"^{TEXT_COMMAND}\s*\{{([^{{}}]*)\}}$")
 _UNIT_TEXT = re.compile(
     r"([\d})]|\\%|\\pi|\\infty|(?<=[A-Za-z]))\s*+"
     r"((?:\\(?:text(?:rm|normal|up)?|mathrm|mbox|hbox)\s*\{(?:[^{}^]++|\^\s*(?:\{\s*-?\d+\s*\})?)*+\}"
-    r"(?:\s*\^\s*\{?\s*-?\d+\s*\}?)?"
+    r"(?:\s*\^\s*(?:\{\s*-?\d+\s*\}|-?\d+))?"
     r"[\s/.]*+(?:\\cdot\s*+)?)++)"
 )
-_UNIT_POWER = re.compile(r"\s*\^\s*\{?\s*(-?\d+)\s*\}?")
+_UNIT_POWER = re.compile(r"\s*\^\s*(?:\{\s*(-?\d+)\s*\}|(-?\d+))")
 _MERGED_UNITS = re.compile(r"(\\unit\{[^{}]*)\}\s*(?:\\unit\{|(?=[A-Za-z/][A-Za-z/ ]*+$))")
 _HALF_DAY = re.compile(
     r"(?<=\d)\s*+(?:\\(?:text(?:rm)?|mathrm)\s*\{\s*([AaPp])\.?\s?[Mm]\.?\s*\}"
@@ -145,12 +145,13 @@ def _mark_units(text: str) -> str:
 
 
 def _mark_unit(match: re.Match[str]) -> str:
-    powers = _UNIT_POWER.sub(r"^\1", match[2].replace("~", " "))
+    powers = _UNIT_POWER.sub(r"^\1\2", match[2].replace("~", " "))
     words = " ".join(plain_text(powers).split())
     names = re.findall(r"[^\W\d_]+", words)
     known = bool(names) and all(map(is_unit_word, names))
-    # Behind a letter, or as one letter, it must be a unit: `n \text{ odd}`, `2\mathrm{e}`.
-    if not may_be_unit(words) or not (known or (match[1] and len("".join(names)) > 1)):
+    # Behind a letter it must be a unit or a plural, and one letter a unit: `n \text{ odd}`, `2\mathrm{e}`.
+    counted = len(names[-1]) > 3 and names[-1].endswith("s") if names else False
+    if not may_be_unit(words) or not (known or counted or (match[1] and len("".join(names)) > 1)):
         return match.group()
     return rf"{match[1]}\unit{{{words}}}"
 

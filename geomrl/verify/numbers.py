@@ -20,7 +20,8 @@ _SCIENTIFIC = re.compile(
     rf"([-+]?)\s*({_DECIMAL})\s*(?:(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{{\s*([-+]?\d+)\s*\}}"
     r"|([-+]?\d+))|[eE]([-+]?\d+))"
 )
-_REPEATING = re.compile(r"([-+]?)\s*(\d*)\.(\d*)\s*\\(?:overline|bar)\s*\{\s*(\d+)\s*\}")
+_POWER_OF_TEN = re.compile(r"([-+]?)\s*10\s*\^\s*(?:\{\s*([-+]?\d{1,4})\s*\}|(-?\d{1,4}))")
+_REPEATING = re.compile(r"([-+]?)\s*(\d*)\.(\d*)\s*\\(?:overline|bar|dot)\s*\{\s*(\d+)\s*\}")
 _BASED = re.compile(
     r"\(?\s*([-+]?[0-9A-Za-z.]*\d[0-9A-Za-z.]*+|[A-Fa-f]{2,20})\s*\)?\s*_\s*"
     r"(?:\{\s*\(?(\d{1,2})\)?\s*\}|(\d))"
@@ -126,6 +127,9 @@ def _read_unsigned_percent(text: str) -> Numeral | None:
     if match := _SCIENTIFIC.fullmatch(text):
         exponent = int(match[3] or match[4] or match[5])
         return _literal(match[1], match[2], exponent) if abs(exponent) <= _MAX_DIGITS else None
+    if match := _POWER_OF_TEN.fullmatch(text):
+        exponent = int(match[2] or match[3])
+        return _literal(match[1], "1", exponent) if abs(exponent) <= _MAX_DIGITS else None
     if match := _MIXED.fullmatch(text):
         whole, numerator, denominator = (int(match[i]) for i in (2, 3, 4))
         if not 0 <= numerator < denominator:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 from functools import lru_cache
+from itertools import pairwise
 
 from geomrl.verify.numbers import read_numeral
 from geomrl.verify.units import (
@@ -31,7 +32,8 @@ _NUMBER = re.compile(
 _DEGREES = re.compile(r"\^\{\\circ\}\s*([CF]?)$")
 _TAIL = re.compile(rf"[A-Za-z{CJK}][A-Za-z{CJK}'\s./^*(){{}}\d-]*+$")
 _SYMBOL = r"(?:[mgshLlNJWVKCFAT]|\\Omega|[kM]?ohm)(?:\s*\^\s*\{?\s*-?\d\s*\}?)?"
-_LETTER = re.compile(rf"{_SYMBOL}(?:\s*(?:\\cdot|\*)\s*[kMm]?{_SYMBOL})*$")
+_LETTER = re.compile(rf"{_SYMBOL}(?:(?:\s*+(?:\\cdot|\*)\s*+|\s++)[kMm]?{_SYMBOL})*$")
+_PART = re.compile(r"(\d+(?:\.\d+)?)\s*(?:\\unit\{([^{}]*)\}|([A-Za-z]+))[\s,]*")
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 _DEGREE, _RADIAN = read_unit("deg"), read_unit("rad")
 
@@ -44,6 +46,8 @@ def split_unit(normal: str) -> tuple[str, Unit | None]:
     ('125', ('2x', None))
     """
     text = normal.strip()
+    if (total := _read_sum(text)) is not None:
+        return total
     marked = text.rfind(UNIT)
     if marked > 0 and text.find("}", marked) == len(text) - 1:
         value = text[:marked].rstrip()
@@ -60,6 +64,21 @@ def split_unit(normal: str) -> tuple[str, Unit | None]:
     if tail and _is_complete(value) and _TAIL.match(words) and _is_plain_unit(words, spaced):
         return value, read_unit(words)
     return text, None
+
+
+def _read_sum(text: str) -> tuple[str, Unit] | None:
+    """`5 ft 3 in` and `2 hours, 30 minutes` in their smaller unit."""
+    parts = list(_PART.finditer(text))
+    if not 2 <= len(parts) <= 4 or sum(len(part.group()) for part in parts) != len(text):
+        return None
+    units = [read_unit(part[2] or part[3]) for part in parts]
+    factors = [unit.factor for unit in units]
+    alike = units[0].powers and all(unit.powers == units[0].powers for unit in units)
+    if not alike or any(one <= other for one, other in pairwise(factors)):
+        return None
+    total = sum(Fraction(part[1]) * factor for part, factor in zip(parts, factors, strict=True))
+    value = total / factors[-1]
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}", units[-1]
 
 
 def _split_letter(normal: str) -> tuple[str, Unit | None]:

@@ -40,10 +40,14 @@ _SPELLING = NormalizationConfig(
     equations=False,
 )
 _CONVERSION = ConversionConfig(lowercase_symbols=False)
+_WHOLE_PROBES = ("23", "10", "37", "52", "101", "95", "7", "66")
+_COUNT = re.compile(r"[kmnKMN]")
 _MAX_NAMES = 20
 _BARE_LOG = re.compile(r"\\log(?![A-Za-z_])(?!\s*_)")
 # `2(3)` is a product, and no mixed number.
 _BRACKETED_FACTOR = re.compile(r"(?<![\w.^])(\d[\d.]*)\s*\((?=\s*[-\d])")
+# To the parser E is a constant and I the imaginary unit, also with an index, which it drops.
+_INDEXED = re.compile(r"(?<![A-Za-z\\])([EI])(?=_)")
 # A derivative's prime is an accent to the parser, which would drop it: y' is no y.
 _PRIME = re.compile(r"([A-Za-z]|\\[a-z]{2,8})\s*(_\w|_\{\w+\})?\s*\^\s*\{?((?:\\prime\s*){1,3})\}?")
 _ADJACENT_NUMERALS = re.compile(r"(?<![_^.\d])\d[\d.]*\s+\d")
@@ -111,7 +115,7 @@ def _parse(text: str) -> Any:
         return None  # the parser reads `11 6/6` as 17/6
     try:
         text = _BRACKETED_FACTOR.sub(r"\1 \\cdot (", text)
-        text = _PRIME.sub(_derivative, text)
+        text = _INDEXED.sub(r"\\mathrm{\1}", _PRIME.sub(_derivative, text))
         spelled = normalize_latex(text, _SPELLING)
         parsed = latex2sympy(
             spelled,
@@ -157,9 +161,23 @@ def _are_equal_complex(gold: str, answer: str, one: Any, other: Any) -> bool:
 
 
 def _opaque(parsed: Any) -> Any:
-    """The expression with each applied unknown function, `f(t)`, as a variable of its own."""
-    calls = parsed.atoms(AppliedUndef)
-    return parsed.xreplace({call: sympy.Symbol(f"call{hash(call)}", real=True) for call in calls})
+    """The expression with each `f(t)` of an unknown f, and each dv/dt of an unknown v, as a variable."""
+    calls = parsed.atoms(AppliedUndef) | {
+        derivative
+        for derivative in parsed.atoms(sympy.Derivative)
+        if not derivative.expr.free_symbols & set(derivative.variables)
+    }
+    return parsed.xreplace({call: _variable(call) for call in calls})
+
+
+def _variable(call: Any) -> Any:
+    """What stands for a call: itself as a variable, or the product that `\\omega(v+1)` must be."""
+    if isinstance(call, AppliedUndef) and len(call.args) == 1 and call.args[0].is_Add:
+        name = call.func.__name__
+        if name.startswith("\\") and name[1:].isalpha():
+            return sympy.Symbol(name[1:], real=True) * call.args[0]
+    value = call if isinstance(call, sympy.Derivative) else call.doit()
+    return sympy.Symbol(f"call{hash(value)}", real=True)
 
 
 def _read_log_as(text: str, other: str) -> str:
@@ -194,17 +212,34 @@ def _compare_scalars(gold: str, answer: str, parsed_gold: Any, parsed_answer: An
     if not names:
         return _compare_values(gold, answer, parsed_gold, parsed_answer)
     inexact = _INEXACT if parsed_gold.has(sympy.Float) or parsed_answer.has(sympy.Float) else _EXACT
-    compared = 0
-    for probe, values in enumerate(_points(names)):
+    compared, signs = 0, False
+    for probe, values in enumerate(_points(names, parsed_gold, parsed_answer)):
         one, other = _evaluate(parsed_gold, values), _evaluate(parsed_answer, values)
         if one is None or other is None or (probe > 2 and not (one.is_real and other.is_real)):
             continue  # outside the domain: 2 log x and log x^2 are compared where x > 0
         if max(abs(one), abs(other)) < _EXACT:
             continue  # nothing but rounding is left: x^2 - x^2
         if not _agree(one, other, inexact):
-            return False
+            # Physical constants are positive: r sqrt(a) is sqrt(a r^2), though |x| is not x.
+            if (
+                len(names) < 2
+                or min(values.values()) > 0
+                or not _agree(abs(one), abs(other), inexact)
+            ):
+                return False
+            signs = True
+            continue
         compared += 1
+    if signs:
+        return _agree_where_positive(names, parsed_gold, parsed_answer, inexact)
     return True if compared >= 2 else None
+
+
+def _agree_where_positive(names: Sequence[str], one: Any, other: Any, tolerance: Any) -> bool:
+    """Whether two expressions agree at three points of positive coordinates."""
+    points = [{name: abs(value) for name, value in point.items()} for point in _points(names)][:3]
+    pairs = [(_evaluate(one, point), _evaluate(other, point)) for point in points]
+    return all(a is not None and b is not None and _agree(a, b, tolerance) for a, b in pairs)
 
 
 def _are_proportional(one: Any, other: Any) -> bool:
@@ -231,13 +266,20 @@ def _is_solved(solution: Any, equation: Any) -> bool:
     return _are_proportional(residual, slope * (unknown - value))
 
 
-def _points(names: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Values for the variables: five unrelated points."""
-    for probe in range(len(_PROBES)):
-        yield {
-            name: sympy.Rational(_PROBES[(probe + i) % len(_PROBES)]) + i // len(_PROBES)
-            for i, name in enumerate(names)
-        }
+def _points(names: Sequence[str], *sides: Any) -> Iterator[dict[str, Any]]:
+    """Values for the variables: five unrelated points.
+
+    Near zero most roundings are alike, so that expressions which round are compared at whole
+    numbers too, and at nothing else where all variables are counts such as n.
+    """
+    rounds = any(side.has(sympy.floor, sympy.ceiling, sympy.Mod) for side in sides)
+    counts = rounds and all(_COUNT.fullmatch(name) for name in names)
+    for probes in (() if counts else _PROBES, _WHOLE_PROBES if rounds else ()):
+        for probe in range(len(probes)):
+            yield {
+                name: sympy.Rational(probes[(probe + i) % len(probes)]) + i // len(probes)
+                for i, name in enumerate(names)
+            }
 
 
 def _compare_values(gold: str, answer: str, parsed_gold: Any, parsed_answer: Any) -> Decision:

@@ -156,6 +156,9 @@ def is_plain_unit_word(word: str) -> bool:
 def may_be_unit(text: str) -> bool:
     """Whether words behind a number can be its unit, or what it counts: not `or 7`, `if x > 0`."""
     bare = re.sub(r"\^\s*\{?\s*-?\d\s*\}?", "", _DENOMINATOR.sub(r"/\1", text))
+    bare = bare.strip()
+    if bare[:1] == "(" and bare[-1:] == ")":  # a remark: (including both ends)
+        bare = bare[1:-1]
     if re.search(r"[\d,;:()=<>?$]", bare) or _NEGATED_CJK.search(bare):
         return False
     words = re.findall(r"[A-Za-z']+", bare.lower())

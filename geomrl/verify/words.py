@@ -12,7 +12,7 @@ TEXT_COMMAND = (
 _TEXT = re.compile(rf"{TEXT_COMMAND}\s*\{{([^{{}}]*)\}}")
 
 # What follows words that only introduce it: a number, a bracket, a command, one letter.
-_ANSWER = r"(?=[-+]?\s*[\d.\\(\[{|]|[A-Za-z](?![A-Za-z]))"
+_ANSWER = r"(?=[-+]?\s*(?:[\d.\\(\[{|]|[A-Za-z](?![A-Za-z])))"
 _WORD = r"[A-Za-z\\'-]++[\s,~]++"
 _VERB = (
     r"(?:is|are|was|were|be|equals|gives|get|equal to|given by|approximately|about|roughly|around"
@@ -35,7 +35,8 @@ _SIGN = re.compile(
     r"(?:\\(?:approx|sim|simeq|therefore|implies|Rightarrow|rightarrow)(?![A-Za-z])|[~=约]|大约|约为)"
     r"\s*+(?=[-+\d.\\])"
 )
-_REMARK = re.compile(r"(?<=\d)\s*\(([A-Za-z][A-Za-z ]*+)\)$")
+_REMARK = re.compile(rf"(?<=\d)\s*\(([A-Za-z{CJK}][A-Za-z{CJK} ]*+)\)$")
+_ARTICLE = re.compile(r"(?:the|an?)\s+(?=[A-Za-z]{3,}+$)", re.IGNORECASE)
 _CLOSING = re.compile(
     r"(?<!\s)\s++(?:is|are)\s+(?:the|our|my)\s+(?:[A-Za-z]++\s*+){1,12}$", re.IGNORECASE
 )
@@ -97,6 +98,8 @@ def strip_phrases(text: str) -> str:
         if match and not _OTHER_CLAIM.search(match.group()):
             text = plain = plain[match.end() :]
     text = _REMARK.sub(r" \1", text)
+    if article := _ARTICLE.match(plain):
+        text = plain[article.end() :]
     closing = _CLOSING.search(plain)
     if closing and not _OTHER_CLAIM.search(closing.group()):
         text = plain[: closing.start()]
