@@ -41,7 +41,10 @@ def train(
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print all settings and sizes; start nothing.")
+        bool,
+        typer.Option(
+            "--dry-run", help="Build all but the weights, print settings and sizes; start nothing."
+        ),
     ] = False,
 ) -> None:
     """Train by reinforcement learning (DAPO), with the alignment of hidden states where asked.
@@ -49,10 +52,10 @@ def train(
     Started by itself it runs `deepspeed.processes` ranks on this machine. Several GPUs or nodes take
     `deepspeed` or `torchrun`: the headers of the larger configurations hold the exact commands.
     """
-    settings = _checked(config, change, dry_run=dry_run)
+    run = out or Path("runs") / f"train-{config.stem}"
+    settings = _checked(config, change, run, dry_run=dry_run)
     if dry_run:
         return
-    run = out or Path("runs") / f"train-{config.stem}"
     if "WORLD_SIZE" not in os.environ and settings.deepspeed.processes > 1:
         from geomrl.train.preflight import check_folder
 
@@ -127,7 +130,7 @@ def _launch(processes: int) -> None:
         raise KeyboardInterrupt from error
 
 
-def _checked(path: Path, changes: list[str] | None, *, dry_run: bool) -> TrainConfig:
+def _checked(path: Path, changes: list[str] | None, run: Path, *, dry_run: bool) -> TrainConfig:
     """Load and check the configuration.
 
     Every rank finds the same faults here, so that all but rank 0 leave without a word. What the
@@ -142,7 +145,7 @@ def _checked(path: Path, changes: list[str] | None, *, dry_run: bool) -> TrainCo
             typer.echo(resolved_yaml(settings))
         from geomrl.train.preflight import check
 
-        lines = check(settings, ranks)
+        lines = check(settings, ranks, run, dry_run=dry_run)
     except GeomrlError as error:
         if first_rank():
             raise

@@ -1,5 +1,6 @@
 """One-rank runs of tests/test_train_loop.py: whole trainings, and what must stop them."""
 
+import gc
 import json
 import sys
 from collections import Counter
@@ -83,6 +84,17 @@ def stop_pushing(setup, point, occurrence):
         setup.sampler._push = lambda: None
 
 
+def count_models(counts):
+    """At the first update, note how many whole language models the process holds."""
+
+    def meddle(setup, point, occurrence):
+        if (point, occurrence) == ("micro_batch", 1):
+            kind = type(setup.engine.policy.model)
+            counts.append(sum(isinstance(held, kind) for held in gc.get_objects()))
+
+    return meddle
+
+
 def damaged_gradient(world, zero):
     """An optimiser step whose loss is finite and whose gradient is not."""
     config = build_config(deepspeed={"zero": zero}, optimiser={"clip_norm": 1.0})
@@ -107,9 +119,12 @@ def main(folder):
     hopeless.write_text("".join(json.dumps(line) + "\n" for line in lines))
     none = [*SMALL, f"data.problems={hopeless}", "dapo.max_rounds=2", "steps=1"]
     with join_world() as world:
-        for name, settings in {"rich": RICH, "large": LARGE}.items():
-            trainer.train(load_config(SMOKE, settings), folder / name, show=False)
+        counts = []
+        with meddling(count_models(counts)) as tick:
+            trainer.train(load_config(SMOKE, RICH), folder / "rich", show=False, tick=tick)
+        trainer.train(load_config(SMOKE, LARGE), folder / "large", show=False)
         words = {
+            "models": counts,
             "nan before sampling": stopped(MOVING, folder / "a", plant_nan(("generate", 2))),
             "nan before the update": stopped(MOVING, folder / "b", plant_nan(("old_logprobs", 2))),
             "stale": stopped(

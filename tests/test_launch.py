@@ -21,6 +21,7 @@ from geomrl.probe.token_bytes import TokenBytes
 from geomrl.rollout.transformers_engine import stop_ids
 from geomrl.train.batch import read_samples
 from geomrl.train.config import load_config
+from geomrl.train.memory import disk, model_shape
 from geomrl.train.minibatch import MiniBatch
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.positions import AnchorFinder, alignment_labels
@@ -105,3 +106,15 @@ def test_every_stage_starts_by_itself_and_trains_as_plain_torch(launched, plain,
     # The weights hardly move, so the bound above alone would let a wrong update pass. Where a gradient
     # is 0 but for rounding, Adam's first step is arbitrary.
     assert off.norm() <= 1e-2 * moved.norm()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_a_checkpoint_takes_the_disk_that_the_dry_run_says(launched, zero, ranks):
+    config = load_config(SMOKE, [*SETTINGS, f"deepspeed.zero={zero}"])
+    shape = model_shape(load_model("reasoner", device="cpu").model.config)
+    files = (launched(zero, ranks) / "checkpoints" / "step-000001").rglob("*")
+    real = sum(file.stat().st_size for file in files if file.is_file())
+    # On top come a tokenizer and file headers, which are a tenth only of so small a model.
+    assert 1 <= real / disk(shape, config).checkpoint < 1.2

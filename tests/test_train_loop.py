@@ -69,6 +69,11 @@ def test_the_divergence_starts_at_zero_and_grows(runs):
     assert second > 1e-4
 
 
+def test_with_adapters_the_reference_is_the_policy_without_them(runs):
+    """And no model of its own: there are the policy and the engine that samples."""
+    assert json.loads((runs / "words.json").read_text())["models"] == [2]
+
+
 def test_all_correct_groups_are_aligned_and_not_trained_on(runs):
     lines = metrics(runs / "rich")
     assert any(line["groups/all_correct"] for line in lines)

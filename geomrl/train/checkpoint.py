@@ -21,6 +21,7 @@ from torch import nn
 from geomrl.errors import GeomrlError
 from geomrl.files import disk_errors, read_json, read_parquet, write_json, write_parquet
 from geomrl.seeds import derive_seed
+from geomrl.train import memory
 from geomrl.train.batch import Sample, read_samples, samples_table
 from geomrl.train.engine import DeepSpeedEngine
 from geomrl.train.fingerprints import (
@@ -133,16 +134,17 @@ def _make_room(folder: Path, needed: int) -> None:
 
 
 def checkpoint_bytes(engine: DeepSpeedEngine, *, model: bool) -> int:
-    """Return about how many bytes a checkpoint takes, all ranks' files together.
-
-    The weights in their own format, Adam's two moments in float32 and, under ZeRO, the float32
-    master copy; once more the weights for the plain Hugging Face folder.
-    """
+    """Return about how many bytes a checkpoint of the engine's takes (`memory.checkpoint_bytes`)."""
     weights = list(engine.policy.parameters())
-    adam = 8 if engine.raw.zero_optimization_stage() == 0 else 12
-    trained = sum(_numel(weight) for weight in weights if weight.requires_grad)
-    plain = sum(_numel(weight) * weight.element_size() for weight in weights)
-    return adam * trained + plain * (2 if model else 1)
+    return int(
+        memory.checkpoint_bytes(
+            sum(map(_numel, weights)),
+            sum(_numel(weight) for weight in weights if weight.requires_grad),
+            number=weights[0].element_size(),
+            zero=engine.raw.zero_optimization_stage(),
+            model=model,
+        )
+    )
 
 
 def _numel(weight: nn.Parameter) -> int:

@@ -82,8 +82,21 @@ class TrainConfig(Section):
 
     @property
     def max_sequence(self) -> int:
-        """Tokens of the longest prompt with the longest response."""
+        """Tokens of the longest prompt with the longest response that is trained on."""
         return self.data.max_prompt_tokens + self.rollout.max_tokens
+
+    @property
+    def evaluated_tokens(self) -> int:
+        """Tokens of an evaluation's longest response; 0 without evaluation."""
+        if self.evaluation is None:
+            return 0
+        return self.evaluation.max_tokens or self.rollout.max_tokens
+
+    @property
+    def max_generated(self) -> int:
+        """Tokens of the longest prompt with the longest response, in training or evaluation."""
+        longest = max(self.rollout.max_tokens, self.evaluated_tokens)
+        return self.data.max_prompt_tokens + longest
 
     @model_validator(mode="after")
     def _batch_arithmetic(self) -> Self:
@@ -113,11 +126,14 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _lengths(self) -> Self:
         room = self.rollout.vllm.max_model_len
-        if self.rollout.engine == "vllm" and room is not None and room < self.max_sequence:
+        if self.rollout.engine == "vllm" and room is not None and room < self.max_generated:
+            key = "rollout.max_tokens"
+            if self.evaluated_tokens > self.rollout.max_tokens:
+                key = "evaluation.max_tokens"
             raise ValueError(
                 f"rollout.vllm.max_model_len {room} is below data.max_prompt_tokens"
-                f" {self.data.max_prompt_tokens} + rollout.max_tokens {self.rollout.max_tokens}:"
-                " raise it, or leave it out"
+                f" {self.data.max_prompt_tokens} + {key}"
+                f" {self.max_generated - self.data.max_prompt_tokens}: raise it, or leave it out"
             )
         return self
 

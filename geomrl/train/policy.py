@@ -16,6 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 from geomrl.errors import MissingExtra
 from geomrl.probe.decoder import next_token_logits
+from geomrl.train.adapters import LINEAR, linear_modules
 
 if TYPE_CHECKING:
     from geomrl.train.config import LoraConfig
@@ -148,8 +149,10 @@ def _with_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:
         from peft import inject_adapter_in_model
     except ImportError as error:
         raise MissingExtra("peft", "train", "training with LoRA") from error
+    # peft's own "all-linear" would also wrap stacked experts, whose names nothing else knows then.
+    targets = linear_modules(model) if lora.targets == LINEAR else lora.targets
     settings = PeftConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=lora.targets
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets
     )
     with torch.random.fork_rng(devices=[]):  # peft draws on the CPU
         torch.default_generator.manual_seed(seed)

@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.manifest import read_manifest
 from geomrl.train.config import TrainConfig
 
+if TYPE_CHECKING:
+    from geomrl.train.memory import ModelShape
 
-def check(config: TrainConfig, world_size: int) -> list[str]:
+
+def check(
+    config: TrainConfig, world_size: int, run: Path | None = None, *, dry_run: bool = False
+) -> list[str]:
     """Check a run against its surroundings; return what the user should know, a line each.
 
     Reads the model's configuration and no weights.
@@ -23,18 +28,33 @@ def check(config: TrainConfig, world_size: int) -> list[str]:
     Args:
         config: a configuration that is right by itself.
         world_size: number of ranks.
+        run: the run's folder, whose disk is looked at.
+        dry_run: nothing will be started here: a disk without room is a line, and no error.
 
     Raises:
         GeomrlError: a library, file or model folder is absent, a layer is out of range, the longest
-            rollout does not fit the model, or the ranks are more than the rollouts of an update.
+            rollout does not fit the model, the ranks are more than the rollouts of an update, or a
+            part of the run cannot be built (`rehearsal`), or the disk has no room for a checkpoint.
     """
+    from geomrl.train.memory import disk, memory_lines, model_shape
+    from geomrl.train.rehearsal import rehearse
+    from geomrl.train.room import disk_notes, require_disk
+
     _check_ranks(config, world_size)
     _check_libraries(config)
     _check_problems(config)
     model_config = read_model_config(config)
     _check_layers(config, model_config)
     _check_context(config, model_config)
-    return [*batch_lines(config, world_size), *_memory_lines(config, model_config, world_size)]
+    rehearse(config, model_config)
+    shape = model_shape(model_config, trust_remote_code=config.model.trust_remote_code)
+    lines = [*batch_lines(config, world_size), *memory_lines(shape, config, world_size)]
+    if run is not None:
+        sizes = disk(shape, config)
+        if not dry_run:
+            require_disk(sizes, run)
+        lines += disk_notes(sizes, run)
+    return [*lines, *_memory_notes(shape, config, world_size)]
 
 
 def check_folder(run: Path, *, resume: bool) -> bool:
@@ -72,6 +92,11 @@ def batch_lines(config: TrainConfig, world_size: int) -> list[str]:
         f" {config.max_sequence} tokens; a micro-batch: {config.micro_batch.tokens} padded tokens on"
         f" each of {world_size} rank{'s' if world_size > 1 else ''}",
     ]
+    if config.evaluated_tokens > config.rollout.max_tokens:
+        lines.append(
+            f"an evaluation: responses of at most {config.evaluated_tokens} tokens, so sequences of"
+            f" {config.max_generated}"
+        )
     if config.dapo.filter_groups:
         most = prompts * config.dapo.max_rounds
         lines.append(
@@ -223,22 +248,27 @@ def _check_context(config: TrainConfig, model_config: Any) -> None:
             )
 
 
-def _memory_lines(config: TrainConfig, model_config: Any, world_size: int) -> list[str]:
+def _memory_notes(shape: ModelShape, config: TrainConfig, world_size: int) -> list[str]:
+    import psutil
     import torch
 
-    from geomrl.train.memory import estimate, memory_lines, model_shape
+    from geomrl.train.memory import estimate, trainable_weights
+    from geomrl.train.room import memory_notes, ranks_here
 
-    shape = model_shape(model_config, trust_remote_code=config.model.trust_remote_code)
-    lines = memory_lines(shape, config, world_size)
-    if not torch.cuda.is_available():
-        if config.model.dtype == "bfloat16":
-            lines.append("note: bfloat16 on a CPU is several times slower than float32")
-        return lines
-    there = torch.cuda.get_device_properties(0).total_memory
-    needed = estimate(shape, config, world_size).training
-    if needed > there:
-        lines.append(
-            f"note: {needed / 1e9:.0f} GB may be needed, and this GPU has {there / 1e9:.0f} GB: use"
-            " activation checkpointing, a higher ZeRO stage, more ranks or smaller micro-batches"
-        )
-    return lines
+    gpu, here = None, ranks_here(world_size)
+    if torch.cuda.is_available():
+        gpu = float(torch.cuda.get_device_properties(0).total_memory)
+    offloaded = 0.0
+    if config.deepspeed.offload_optimiser:
+        offloaded = 12.0 * trainable_weights(shape, config) * here / world_size
+    notes = memory_notes(
+        estimate(shape, config, world_size),
+        config,
+        gpu=gpu,
+        host=float(psutil.virtual_memory().available),
+        ranks_here=here,
+        offloaded=offloaded,
+    )
+    if gpu is None and config.model.dtype == "bfloat16":
+        notes.append("note: bfloat16 on a CPU is several times slower than float32")
+    return notes

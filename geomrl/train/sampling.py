@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
+from geomrl.errors import GeomrlError
 from geomrl.rollout.engine import Completion, Request, Sampling, TrainingEngine
 from geomrl.rollout.generate import response_text
 from geomrl.seeds import derive_seed
@@ -70,6 +74,9 @@ class Sampler:
             seed: the run's seed.
             purpose: labels that set these draws apart from all others'.
             progress: told (rollouts done, of all) on this rank.
+
+        Raises:
+            GeomrlError: the engine ended a response before `sampling.max_tokens`.
         """
         self._push()
         mine = self.world.share(prompts)
@@ -83,6 +90,7 @@ class Sampler:
         completions = self._generate(
             [Request(prompt.prompt_ids, drawn) for prompt, _, drawn in planned], sampling, progress
         )
+        _check_lengths(completions, sampling)
         texts = [response_text(self.tokenizer, c.ids, c.finish_reason) for c in completions]
         grades = self.verifier.grade(texts, [p.problem.gold for p, _, _ in planned])
         samples = [
@@ -96,6 +104,10 @@ class Sampler:
 
     def _push(self) -> None:
         if not self._fresh:
+            if torch.cuda.is_available():
+                # What torch keeps of the update's memory, an engine's own allocator cannot have.
+                gc.collect()
+                torch.cuda.empty_cache()
             self.engine.wake()
             self.engine.load_weights(named_weights(self.policy))
             self._fresh = True
@@ -153,3 +165,14 @@ class Sampler:
                 grade.verdict, len(completion.ids), config.dapo, config.rollout.max_tokens
             ),
         )
+
+
+def _check_lengths(completions: Sequence[Completion], sampling: Sampling) -> None:
+    """Refuse responses that an engine cut for want of room: they would count as wrong ones."""
+    for completion in completions:
+        if completion.finish_reason == "length" and len(completion.ids) < sampling.max_tokens:
+            raise GeomrlError(
+                f"a response was cut after {len(completion.ids)} tokens, where {sampling.max_tokens}"
+                " were asked for: the engine has no room for its prompt and that many; lower"
+                " max_tokens, or raise rollout.vllm.max_model_len"
+            )

@@ -48,7 +48,7 @@ class LoraConfig(Section):
     )
     targets: Literal["all-linear"] | list[Text] = Field(
         default="all-linear",
-        description="Names of the modules to adapt, or all linear ones but the head.",
+        description="Names of the modules to adapt, or all linear ones but the head (no stacked experts).",
     )
 
 
@@ -118,7 +118,7 @@ class VllmSettings(Section):
     )
     sleep: bool = Field(default=True, description="Give its memory back while the policy trains.")
     max_model_len: int | None = Field(
-        default=None, ge=1, description="None: data.max_prompt_tokens + rollout.max_tokens."
+        default=None, ge=1, description="None: the longest prompt with the longest response."
     )
     enforce_eager: bool = Field(default=False, description="No CUDA graphs: slower, starts sooner.")
 

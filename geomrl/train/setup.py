@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from geomrl.errors import GeomrlError
 from geomrl.models import (
     LoadedModel,
     load_model,
@@ -25,6 +26,7 @@ from geomrl.rollout.engine import TrainingEngine
 from geomrl.rollout.transformers_engine import TransformersEngine
 from geomrl.rollout.turns import turn_end_ids
 from geomrl.seeds import derive_seed
+from geomrl.train.adapters import adapters_off
 from geomrl.train.collect import PromptOrder, TrainingPrompt, training_prompts
 from geomrl.train.config import TrainConfig, override
 from geomrl.train.display import TrainDisplay
@@ -40,11 +42,11 @@ from geomrl.verify.verifier import MathVerifier
 
 @dataclass(frozen=True)
 class FrozenPolicy:
-    """The first policy, for the KL term: an engine that never steps."""
+    """The first policy, for the KL term: what `Runner` needs, and never a step."""
 
     policy: Policy
     world: World
-    call: None = None
+    call: Callable[..., Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,14 +86,13 @@ def build(
     with ExitStack() as stack:
         verifier = stack.enter_context(MathVerifier(marker=parse_marker(config.data.marker)))
         log = stack.enter_context(MetricsLog(run, config.log))
-        engine, tokenizer = _rollout_engine(config, world)
+        engine, tokenizer, held_out = _rollout_engine(config, world)
         stack.callback(engine.close)  # before the ranks part: vLLM's end must not part them
         policy = _policy(config, world)
         spare_threads(policy, world.device)
         config = _with_layer_names(config, policy)
         trained = DeepSpeedEngine(policy, config, world)
         stack.callback(trained.close)
-        held_out = _held_out(config, tokenizer)
         problems = load_problems(
             config.data.problems, limit=config.data.limit, columns=config.data.columns
         )
@@ -105,7 +106,7 @@ def build(
             run=run,
             world=world,
             engine=trained,
-            reference=_reference(config, world) if config.dapo.kl else None,
+            reference=_reference(config, trained) if config.dapo.kl else None,
             extractor=Extractor(policy, call=trained.raw),
             sampler=Sampler(engine, verifier, tokenizer, policy, config, world),
             tokenizer=tokenizer,
@@ -122,33 +123,58 @@ def build(
         )
 
 
-def _rollout_engine(config: TrainConfig, world: World) -> tuple[TrainingEngine, Any]:
-    """Return the engine that samples, with weights of its own, and the tokenizer.
+def _rollout_engine(
+    config: TrainConfig, world: World
+) -> tuple[TrainingEngine, Any, list[TrainingPrompt]]:
+    """Return the engine that samples, with weights of its own, the tokenizer, and held-out prompts.
 
-    The policy's weights are pushed into it; sampling from the policy itself would gather them for
-    every token under ZeRO-3.
+    The policy's weights are pushed into the engine; sampling from the policy itself would gather them
+    for every token under ZeRO-3. Held-out prompts come first: they decide how much room it needs.
     """
-    device = str(world.device)
+    trust = config.model.trust_remote_code
     if config.rollout.engine == "vllm":
         from geomrl.rollout.vllm_engine import VLLMEngine
 
+        tokenizer = load_tokenizer(config.model.name, trust_remote_code=trust)
+        held_out = _held_out(config, tokenizer)
         settings = config.rollout.vllm
+        needed = _room_for(held_out, config, settings.max_model_len)
         made = VLLMEngine(
             config.model.name,
             dtype=config.model.dtype,
             device=world.device,
             gpu_memory_utilization=settings.gpu_memory_utilization,
             sleep=settings.sleep,
-            max_model_len=settings.max_model_len or config.max_sequence,
+            max_model_len=settings.max_model_len or needed,
             enforce_eager=settings.enforce_eager,
-            trust_remote_code=config.model.trust_remote_code,
+            trust_remote_code=trust,
         )
-        tokenizer = load_tokenizer(
-            config.model.name, trust_remote_code=config.model.trust_remote_code
-        )
-        return made, tokenizer
-    loaded = _load(config, device)
-    return TransformersEngine(loaded), loaded.tokenizer
+        return made, tokenizer, held_out
+    loaded = _load(config, str(world.device))
+    held_out = _held_out(config, loaded.tokenizer)
+    _room_for(held_out, config, loaded.max_length)
+    return TransformersEngine(loaded), loaded.tokenizer, held_out
+
+
+def _room_for(held_out: Sequence[TrainingPrompt], config: TrainConfig, room: int | None) -> int:
+    """Return the tokens of the longest prompt with the longest response, of training and evaluation.
+
+    Held-out prompts may be longer than `data.max_prompt_tokens`, since none is left out.
+
+    Raises:
+        GeomrlError: one of them has too little room for its response.
+    """
+    needed = config.max_generated
+    for prompt in held_out:
+        tokens = len(prompt.prompt_ids) + config.evaluated_tokens
+        if room is not None and tokens > room:
+            raise GeomrlError(
+                f"evaluation.problems: the prompt of {prompt.problem.problem_id} has"
+                f" {len(prompt.prompt_ids)} tokens, and with {config.evaluated_tokens} of a response"
+                f" it would need {tokens} of {room}: lower evaluation.max_tokens, or leave it out"
+            )
+        needed = max(needed, tokens)
+    return needed
 
 
 def _policy(config: TrainConfig, world: World) -> Policy:
@@ -176,10 +202,21 @@ def _with_layer_names(config: TrainConfig, policy: Policy) -> TrainConfig:
     return override(config, changes, "layers")
 
 
-def _reference(config: TrainConfig, world: World) -> FrozenPolicy:
-    """Load the first policy once more, whole on every rank, to measure the divergence from it."""
-    model = prepare_model(_load(config, str(world.device)).model)
-    return FrozenPolicy(_scorer(model.requires_grad_(False), config), world)
+def _reference(config: TrainConfig, engine: DeepSpeedEngine) -> FrozenPolicy:
+    """Return the first policy, to measure the divergence from it.
+
+    With adapters it is the policy without them; otherwise it is loaded once more, whole on every rank.
+    """
+    world = engine.world
+    if config.model.lora is None:
+        model = prepare_model(_load(config, str(world.device)).model)
+        return FrozenPolicy(_scorer(model.requires_grad_(False), config), world)
+
+    def without_adapters(**inputs: Any) -> Any:
+        with adapters_off(engine.policy):
+            return engine.raw(**inputs)
+
+    return FrozenPolicy(engine.policy, world, without_adapters)
 
 
 def _scorer(model: nn.Module, config: TrainConfig) -> Policy:

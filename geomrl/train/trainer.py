@@ -64,7 +64,7 @@ def train(
         GeomrlError: see the message. What is on disk stays, and `resume` goes on from there.
     """
     run = Path(out)
-    lines = check(config, world_size())
+    lines = check(config, world_size(), run)
     with ExitStack() as stack:
         world = stack.enter_context(join_world())
         start = stack.enter_context(open_run(config, run, world, resume=resume))

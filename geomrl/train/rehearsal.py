@@ -1,0 +1,142 @@
+"""A launch rehearsed without weights: the policy and its engine's settings, on the meta device.
+
+What cannot be built without storage cannot be built with it. Nothing is downloaded but the model's
+configuration, and no process is started, so that any number of ranks can be rehearsed anywhere.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from geomrl.errors import GeomrlError
+from geomrl.models import resolve_model
+from geomrl.probe.decoder import find_decoder, next_token_logits
+from geomrl.train.config import TrainConfig
+from geomrl.train.engine import adamw, deepspeed_json, import_deepspeed
+from geomrl.train.policy import Policy, prepare_model
+from geomrl.train.weights import named_weights
+from geomrl.train.world import World
+
+_META = torch.device("meta")
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def rehearse(config: TrainConfig, model_config: Any) -> None:
+    """Build what a run builds before its first step: policy, adapters, head, optimiser, engine.
+
+    Args:
+        config: the run's configuration.
+        model_config: the model's transformers configuration.
+
+    Raises:
+        GeomrlError: a part cannot be built, or the trained weights would not be those that the
+            engine which samples takes.
+    """
+    model = _empty_model(config, model_config)
+    plain = {name for name, _ in model.named_parameters()}
+    with _META:
+        policy = _policy(model, config)
+        _check_head(policy, model_config)
+        adamw([weight for weight in policy.parameters() if weight.requires_grad], config)
+        pushed = {name for name, _ in named_weights(policy)}
+    _check_names(config, plain, pushed)
+    _check_deepspeed(config)
+
+
+def _empty_model(config: TrainConfig, model_config: Any) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with _META:
+            return AutoModelForCausalLM.from_config(
+                model_config,
+                dtype=_DTYPES[config.model.dtype],
+                attn_implementation=config.model.attention,
+                trust_remote_code=config.model.trust_remote_code,
+            )
+    except (ImportError, ValueError) as error:
+        raise GeomrlError(
+            f"model.name {config.model.name}: transformers cannot build it ({_reason(error)}); choose a"
+            " causal language model, and a model.attention that is installed here"
+        ) from error
+
+
+def _policy(model: Any, config: TrainConfig) -> Policy:
+    lora = config.model.lora
+    find_decoder(model)
+    try:
+        prepared = prepare_model(
+            model, activation_checkpointing=config.model.activation_checkpointing, lora=lora
+        )
+    except ValueError as error:  # peft's, of targets that it cannot adapt
+        if lora is None:
+            raise
+        raise GeomrlError(
+            f"model.lora.targets {lora.targets}: {_reason(error)}; name linear modules of this model,"
+            " such as q_proj, or all-linear"
+        ) from error
+    return Policy(
+        prepared, head_chunk=config.model.head_chunk, temperature=config.rollout.temperature
+    )
+
+
+def _check_head(policy: Policy, model_config: Any) -> None:
+    """Take one state through the head: what has none, or another width, fails here."""
+    text = model_config.get_text_config()
+    if policy.model.get_output_embeddings() is None:
+        raise GeomrlError(
+            f"{type(policy.model).__name__}: has no language-model head to score tokens with; choose a"
+            " causal language model"
+        )
+    next_token_logits(policy.model, torch.zeros(1, text.hidden_size, dtype=policy.model.dtype))
+
+
+def _check_names(config: TrainConfig, plain: set[str], pushed: set[str]) -> None:
+    """Check that after each update every weight, and nothing else, reaches the engine that samples."""
+    wrong = sorted(pushed ^ plain)
+    if wrong:
+        raise GeomrlError(
+            f"model.lora.targets: with these adapters the weight {wrong[0]} has no counterpart in the"
+            " model that samples; name other modules, such as [q_proj, k_proj, v_proj, o_proj]"
+        )
+    folder = Path(resolve_model(config.model.name))
+    if config.rollout.engine != "vllm" or not any(folder.glob("*.safetensors")):
+        return
+    from geomrl.rollout.vllm_engine import checkpoint_shapes
+
+    unknown = sorted(plain - set(checkpoint_shapes(config.model.name)) - {"lm_head.weight"})
+    if unknown:
+        raise GeomrlError(
+            f"model.name {config.model.name}: transformers names a weight {unknown[0]}, which the"
+            " checkpoint does not have, so it could not be pushed to vLLM; use rollout.engine"
+            " transformers"
+        )
+
+
+def _check_deepspeed(config: TrainConfig) -> None:
+    """Let DeepSpeed read its settings; their batch sizes are those of one rank, and follow the ranks."""
+    import_deepspeed()
+    from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
+
+    settings = deepspeed_json(config, World(0, 1, torch.device("cpu")))
+    try:
+        DeepSpeedConfig(settings, mpu=_OneRank())
+    except (DeepSpeedConfigError, ValueError, TypeError, AssertionError) as error:
+        raise GeomrlError(
+            f"deepspeed: DeepSpeed refuses these settings ({_reason(error)}); mend deepspeed.extra"
+        ) from error
+
+
+class _OneRank:
+    """DeepSpeed's view of the ranks, whatever process group there is already."""
+
+    def get_data_parallel_world_size(self) -> int:
+        return 1
+
+
+def _reason(error: Exception) -> str:
+    lines = " ".join(str(error).split())
+    return lines[:300] or type(error).__name__
