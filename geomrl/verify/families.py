@@ -21,8 +21,11 @@ def with_same_constants(gold: Any, answer: Any) -> tuple[Any, Any]:
     """Both expressions, the answer's arbitrary constants called as in the gold answer.
 
     `C e^{-2x}` is `c e^{-2x}`, in whatever order several constants are numbered. Only names that
-    the other side does not use are changed, one for one.
+    the other side does not use are changed, one for one. A letter alone is a choice, and no
+    constant: B does not answer C.
     """
+    if gold.is_Symbol or answer.is_Symbol:
+        return gold, answer
     mine = {symbol.name: symbol for symbol in gold.free_symbols}
     theirs = {symbol.name: symbol for symbol in answer.free_symbols}
     new = sorted(name for name in mine if name not in theirs)
