@@ -42,6 +42,7 @@ from geomrl.probe.intervention import build_trials, summarise_replacement
 from geomrl.probe.intervention import replace as replace_states
 from geomrl.probe.parts import Parts, parts_key
 from geomrl.probe.replacement import write_replacement
+from geomrl.probe.self_check import check_sampling
 from geomrl.probe.similarity import similarity_table
 from geomrl.probe.store import StateStore
 from geomrl.problems.load import load_problems
@@ -133,6 +134,7 @@ def make_rollouts(
     chosen = load_problems(problems, limit=limit, columns=columns)
     config = config or RolloutConfig()
     engine = TransformersEngine(loaded)
+    check_sampling(loaded, engine)
     with (
         MathVerifier(marker=parse_marker(marker)) as verifier,
         progress_bar("rollouts", "rollouts", show=show) as update,

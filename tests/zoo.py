@@ -20,6 +20,7 @@ SPECS = {
     # Logits that are changed behind the head.
     "falcon_h1": {**_MAMBA, "mamba_d_ssm": 64, "lm_head_multiplier": 0.1},
     "recurrent_gemma": {"num_key_value_heads": 1, "lru_width": 32, "logits_soft_cap": 1.0},
+    "modernbert-decoder": {"cls_token_id": 1, "sep_token_id": 2},
     # Noise under names of its own.
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": 32, "dropout": 0.1},
     "starcoder2": {"residual_dropout": 0.1, "embedding_dropout": 0.1},

@@ -17,8 +17,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from geomrl.errors import GeomrlError
+from geomrl.models import steady_length
 from geomrl.probe.decoder import FINAL, Decoder, next_token_logits
 from geomrl.probe.extractor import Extractor, Rows, first_output
+from geomrl.rollout.engine import Engine, Request, Sampling
 from geomrl.seeds import derive_seed
 
 _LENGTHS = (9, 13, 4)
@@ -37,6 +39,18 @@ REPEATED = {torch.bfloat16: 0.01, torch.float16: 0.01}
 
 LOGITS = {torch.bfloat16: 0.02, torch.float16: 0.005}
 """The same of logits from one and the same state: one rounding of the head, and of a scaling."""
+
+
+NATS = {torch.bfloat16: 0.25, torch.float16: 0.05}
+"""Largest mean distance of log-probabilities, in nats, between two ways of running a model.
+
+In float32, 1e-3: sums in another order were measured as 1e-5 or less. A bfloat16 logit of a real
+model, about 20, is itself only good to .06; two engines differ by some .02 on text that the model
+wrote, and by more on tokens as unlikely as the trial's. What is wrong by kind was .9 to 130 nats.
+"""
+
+DRAWN = 8
+"""Tokens sampled from each row to try an engine."""
 
 
 @dataclass(frozen=True)
@@ -60,9 +74,7 @@ class Trial:
         return ids, Rows(torch.zeros_like(position), position), mine
 
 
-def trial_rows(
-    config: Any, device: torch.device, n_tokens: int | None = None, room: int | None = None
-) -> Trial:
+def trial_rows(config: Any, device: torch.device, n_tokens: int | None = None) -> Trial:
     """Return rows to try a model on; the same for every model of as many tokens.
 
     Ids that the configuration names (padding, end, image) are left out: they may be treated apart.
@@ -71,7 +83,6 @@ def trial_rows(
         config: the model's transformers configuration.
         device: where the rows are wanted.
         n_tokens: the tokenizer's ids, where they are fewer than the model's.
-        room: the longest sequence that the model takes, where it states one.
     """
     text = config.get_text_config()
     named = {
@@ -84,7 +95,9 @@ def trial_rows(
     size = min(text.vocab_size, n_tokens or text.vocab_size)
     valid = torch.tensor([i for i in range(size) if i not in named] or list(range(size)))
     draw = torch.Generator().manual_seed(derive_seed(0, "self-check"))
-    lengths = [min(length, room or length) for length in _LENGTHS]
+    room = steady_length(config) or getattr(text, "max_position_embeddings", None)
+    # Room is left for what is sampled behind a row.
+    lengths = [min(length, max(room - DRAWN, 1) if room else length) for length in _LENGTHS]
     sequences = tuple(
         valid[torch.randint(0, len(valid), (length,), generator=draw)].to(device)
         for length in lengths
@@ -97,7 +110,7 @@ def trial_rows(
 
 @dataclass
 class Watched:
-    """What plain hooks saw in a forward: the order of the layers' calls, and their states.
+    """What plain hooks saw in a forward: the order of the layers' calls, and all layers' states.
 
     `states` are those at the trial's rows, [rows, hidden], by layer; what a layer gave in another
     shape stands in `shapes` instead.
@@ -112,7 +125,8 @@ class Watched:
         if self.calls != list(range(n_layers)):
             order = ", ".join(map(str, self.calls[: n_layers + 2]))
             reason = f"its {n_layers} layers do not run once each and in order (but: {order} ...)"
-            return {str(i): reason for i in range(n_layers + 1)}
+            shapes = {layer: why for layer, why in self.shapes.items() if layer == FINAL}
+            return {str(i): reason for i in range(n_layers + 1)} | shapes
         return dict(self.shapes)
 
 
@@ -139,9 +153,13 @@ def watch(module: nn.Module, decoder: Decoder, trial: Trial) -> Iterator[Watched
 
         return hook
 
+    def at_the_end(_: nn.Module, __: Any, output: Any) -> None:
+        keep(FINAL, output)
+
     layers = list(module.get_submodule(decoder.layers).children())
     handles = [layers[0].register_forward_pre_hook(before, with_kwargs=True)]
     handles += [layer.register_forward_hook(after(i)) for i, layer in enumerate(layers)]
+    handles.append(module.get_submodule(decoder.stack).register_forward_hook(at_the_end))
     try:
         yield seen
     finally:
@@ -167,11 +185,12 @@ def check_reading(loaded: Any, extractor: Extractor) -> dict[str, str]:
     """
     model, decoder = loaded.model, extractor.decoder
     name = f"{loaded.name} ({type(model).__name__})"
-    trial = trial_rows(model.config, loaded.device, len(loaded.tokenizer), loaded.max_length)
+    trial = trial_rows(model.config, loaded.device, len(loaded.tokenizer))
     with torch.inference_mode():
         with watch(model.base_model, decoder, trial) as seen:
             output = model(input_ids=trial.ids, use_cache=False)
         unreadable = seen.unreadable(decoder.n_layers)
+        refuse_unreadable(name, [FINAL], unreadable)
         layers = [layer for layer in decoder.layer_names if layer not in unreadable]
         found = extractor.read(_inputs(trial.ids), trial.rows, layers).states
         width = found[FINAL].shape[-1]
@@ -184,30 +203,92 @@ def check_reading(loaded: Any, extractor: Extractor) -> dict[str, str]:
     theirs = output.logits[trial.rows.sequence, trial.rows.position].float()
     if not all(map(_finite, (theirs, *found.values()))):
         return unreadable  # the reading itself names the rollout and the layer
-    dtype = loaded.dtype
-    plain = {layer: state for layer, state in seen.states.items() if layer in found}
-    require(
-        _farthest(found, plain), REPEATED.get(dtype, 1e-4),
-        f"{name}: states that are read differ from those of a plain forward of the same rows",
-        "noise (dropout, a router's) is on, or layers are not what they seem: report this model",
-    )  # fmt: skip
-    require(
-        _farthest({k: v[mine] for k, v in found.items()}, alone), STATES.get(dtype, 1e-3),
-        f"{name}: a row's states change when it is padded on the right",
-        "states would depend on the batch they were read in: report this model",
-    )  # fmt: skip
+    require_same_states(name, found, seen, alone, mine, loaded.dtype)
     if ours.shape != theirs.shape:
         raise GeomrlError(
             f"{name}: its head gives {ours.shape[-1]} logits and the model {theirs.shape[-1]}, so "
             "next-token figures would be wrong; report this model"
         )
     require(
-        distance(ours, theirs), LOGITS.get(dtype, 1e-4),
+        distance(ours, theirs), LOGITS.get(loaded.dtype, 1e-4),
         f"{name}: its LM head on a 'final' state does not give the model's own logits",
         "next-token figures would be wrong: the model changes states before the head, or logits "
         "behind it, in a way that geomrl does not know; report this model",
     )  # fmt: skip
     return unreadable
+
+
+@torch.inference_mode()
+def check_sampling(loaded: Any, engine: Engine) -> None:
+    """Hold samples from ragged prompts against the model itself.
+
+    Neither the padding on the left nor the cache of keys and values may show: each sampled token must
+    have the log-probability that it has in a single forward of its row alone.
+
+    Args:
+        loaded: a `LoadedModel`.
+        engine: what samples from it.
+
+    Raises:
+        GeomrlError: it has another.
+    """
+    trial = trial_rows(loaded.model.config, loaded.device, len(loaded.tokenizer))
+    requests = [Request(tuple(ids.tolist()), row) for row, ids in enumerate(trial.sequences)]
+    ours, theirs = [], []
+    for request, completion in zip(
+        requests, engine.generate(requests, Sampling(max_tokens=DRAWN)), strict=True
+    ):
+        ids = torch.tensor([[*request.prompt_ids, *completion.ids]], device=loaded.device)
+        at = torch.arange(len(request.prompt_ids), ids.shape[1], device=loaded.device)
+        every = loaded.model(**_inputs(ids)).logits[0, at - 1].float().log_softmax(-1)
+        theirs.append(every.gather(-1, ids[0, at][:, None])[:, 0])
+        ours += completion.logprobs
+    require(
+        nats(torch.tensor(ours), torch.cat(theirs).cpu()), NATS.get(loaded.dtype, 1e-3),
+        f"{loaded.name} ({type(loaded.model).__name__}): samples from prompts of several lengths have "
+        "other log-probabilities than in a forward of their own",
+        "rollouts would depend on their neighbours; sample with another tool and bring the rollouts "
+        "(geomrl probe --rollouts FILE)",
+    )  # fmt: skip
+
+
+def nats(ours: Tensor, theirs: Tensor) -> float:
+    """Return the mean distance of log-probabilities, in nats."""
+    return float((ours.double() - theirs.double()).abs().mean())
+
+
+def require_same_states(
+    name: str,
+    found: Mapping[str, Tensor],
+    seen: Watched,
+    alone: Mapping[str, Tensor],
+    mine: Tensor,
+    dtype: torch.dtype,
+) -> None:
+    """Hold states that were read against those of plain hooks, and against those without padding.
+
+    Args:
+        name: the model, for the message.
+        found: states of the trial, [rows, hidden], by layer.
+        seen: what plain hooks saw in another forward of it.
+        alone: the same layers' states of its shortest row alone.
+        mine: which rows of `found` these are.
+        dtype: the model's.
+
+    Raises:
+        GeomrlError: they differ by more than rounding.
+    """
+    require(
+        _farthest(found, {layer: seen.states[layer] for layer in found}), REPEATED.get(dtype, 1e-4),
+        f"{name}: states that are read differ from those of a plain forward of the same rows",
+        "noise (dropout, a router's) is on, or layers are not what they seem: report this model",
+    )  # fmt: skip
+    require(
+        _farthest({layer: states[mine] for layer, states in found.items()}, alone),
+        STATES.get(dtype, 1e-3),
+        f"{name}: a row's states change when it is padded on the right",
+        "states would depend on the batch they were read in: report this model",
+    )
 
 
 def distance(ours: Float[Tensor, "rows n"], theirs: Float[Tensor, "rows n"]) -> float:
@@ -240,10 +321,10 @@ def refuse_unreadable(name: str, layers: Sequence[str], unreadable: Mapping[str,
     """
     bad = [layer for layer in layers if layer in unreadable]
     if bad:
-        raise GeomrlError(
-            f"{name}: layer {bad[0]} cannot be read: {unreadable[bad[0]]}; leave out "
-            f"{', '.join(unreadable)} ('final' can be read)"
-        )
+        cure = "take another architecture"
+        if FINAL not in unreadable:
+            cure = f"leave out {', '.join(unreadable)} ('final' can be read)"
+        raise GeomrlError(f"{name}: layer {bad[0]} cannot be read: {unreadable[bad[0]]}; {cure}")
 
 
 def _farthest(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> float:

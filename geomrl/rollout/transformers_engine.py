@@ -40,14 +40,14 @@ class TransformersEngine:
         """Sample all requests as one batch.
 
         Raises:
-            GeomrlError: the model's logits are not finite.
+            GeomrlError: the model's logits are not finite, or it keeps no cache that can be shared.
         """
         device = self.loaded.device
         prompts = sorted({request.prompt_ids for request in requests})
         cache, mask, logits = self._prefill(prompts)
         # Each distinct prompt runs once; its cache is then copied to the rows that share it.
         source = torch.tensor([prompts.index(r.prompt_ids) for r in requests], device=device)
-        cache.batch_select_indices(source)
+        cache.reorder_cache(source)  # unlike batch_select_indices, recurrent layers have it too
         mask, logits = mask[source], logits[source]  # [rows, prompt], [rows, vocabulary]
 
         noise = RowNoise([request.seed for request in requests], device)
@@ -81,7 +81,7 @@ class TransformersEngine:
             # Leaving the batch copies the cache, so wait until an eighth of the rows can go.
             if len(rows) - len(alive) >= max(1, len(rows) // 8):
                 keep = torch.tensor(alive, device=device)
-                cache.batch_select_indices(keep)
+                cache.reorder_cache(keep)
                 mask, tokens = mask[keep], tokens[keep]
                 rows = [rows[i] for i in alive]
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
@@ -144,7 +144,14 @@ class TransformersEngine:
         mask = torch.tensor(masked, device=self.loaded.device)
         ids = torch.tensor(padded, device=self.loaded.device)
         output = self._forward(ids, mask, None, **self._prefill_options)
-        return output.past_key_values, mask, output.logits[:, -1]
+        cache = getattr(output, "past_key_values", None)
+        if cache is None:
+            raise GeomrlError(
+                f"{self.loaded.name}: a {type(self.loaded.model).__name__} keeps its past in a way of its "
+                "own, which the transformers engine cannot share out over rows; sample with another "
+                "tool and bring the rollouts (geomrl probe --rollouts FILE)"
+            )
+        return cache, mask, output.logits[:, -1]
 
     def _forward(self, ids: Tensor, mask: Tensor, cache: Any, **options: Any) -> Any:
         # use_cache is said aloud: a config saved with use_cache=False makes every step a prefill.

@@ -7,15 +7,19 @@ a chunk of tokens at a time: tokens x vocabulary never stands in memory.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from transformers import GradientCheckpointingLayer
 
-from geomrl.errors import MissingExtra
-from geomrl.probe.decoder import next_token_logits
+from geomrl.errors import GeomrlError, MissingExtra
+from geomrl.probe.decoder import find_decoder, next_token_logits
 from geomrl.train.adapters import LINEAR, linear_modules
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ class Policy(nn.Module):
         self.model = model
         self.head_chunk = head_chunk
         self.temperature = temperature
+        self._stack = find_decoder(model).stack
 
     def forward(
         self,
@@ -44,6 +49,7 @@ class Policy(nn.Module):
         position: Int[Tensor, " tokens"],
         targets: Int[Tensor, " tokens"],
         chunks: int | None = None,
+        whole: bool = False,
     ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
         """Score tokens: the state at `position[t]` of row `sequence[t]` predicts `targets[t]`.
 
@@ -53,11 +59,19 @@ class Policy(nn.Module):
         `chunks` is how often the head is called; by default as often as `head_chunk` needs. Under
         ZeRO-3 each call gathers the head's weight from all ranks, so all must call it equally often.
 
+        `whole` takes the model's own logits instead, of every token: what `self_check` compares with.
+
         Returns:
             logprobs: of the targets, in nats, with gradient.
             entropy: of each next-token distribution, in nats, without.
         """
-        output = self.model.base_model(input_ids=input_ids, use_cache=False)
+        if whole:
+            logits = self.model(input_ids=input_ids, use_cache=False).logits[sequence, position]
+            return self._score_logits(logits.float(), targets)
+        # A model that names no base of its own (Llama 4's) has the module around its layers.
+        base = self.model.base_model
+        base = base if base is not self.model else self.model.get_submodule(self._stack)
+        output = base(input_ids=input_ids, use_cache=False)
         states = output.last_hidden_state[sequence, position]  # [tokens, hidden]
         chunks = chunks or head_calls(len(states), self.head_chunk)
         if chunks == 1:
@@ -73,7 +87,11 @@ class Policy(nn.Module):
         return torch.cat(logprobs), torch.cat(entropy)
 
     def _score(self, states: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        logits = next_token_logits(self.model, states)  # [tokens, vocabulary]
+        return self._score_logits(next_token_logits(self.model, states), targets)
+
+    def _score_logits(
+        self, logits: Float[Tensor, "tokens vocabulary"], targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
         if self.temperature != 1.0:
             logits = logits / self.temperature
         logprobs, entropy = _ScoreTokens.apply(logits, targets)
@@ -120,26 +138,61 @@ def prepare_model(
     lora: LoraConfig | None = None,
     seed: int = 0,
 ) -> Any:
-    """Make a loaded model trainable: gradients on, dropout off, adapters where asked.
+    """Make a loaded model trainable: gradients on, noise off, adapters where asked.
 
-    Dropout is off because the ratio of new to old probabilities must be 1 where nothing changed.
+    Dropout and router noise are off, since the ratio of new to old probabilities must be 1 where
+    nothing changed. The names and places of such noise are many, but all of it heeds the flag that
+    `eval` clears, so the whole model stays in evaluation mode; gradients do not need the other.
+
     `seed` alone decides the adapters' first values, whatever was drawn before.
 
     Raises:
         MissingExtra: LoRA is asked for and peft is not installed.
+        GeomrlError: adapters are asked for on a weight that is tied to another, or activation
+            checkpointing of an architecture that has none.
     """
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        if isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = 0.0
-    model.requires_grad_(lora is None).train()
+    model.requires_grad_(lora is None)
     if lora is not None:
         model = _with_adapters(model, lora, seed)
         model.enable_input_require_grads()  # layer "0" is frozen, but its gradient is measured
+    model.eval()
     if activation_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        _checkpoint_activations(model)
     return model
+
+
+def _checkpoint_activations(model: Any) -> None:
+    """Let each decoder layer keep its input alone and run again in the backward.
+
+    transformers does so in training mode only, which the layers' own dropout heeds too (OPT's,
+    Falcon's). So each layer is in training mode while it decides, and not while it runs.
+    """
+    layers: list[Any] = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
+    if not layers or not model.supports_gradient_checkpointing:
+        raise GeomrlError(
+            f"{type(model).__name__}: transformers cannot checkpoint this architecture's activations; "
+            "set model.activation_checkpointing=false"
+        )
+    model.gradient_checkpointing_enable({"use_reentrant": False})
+    for layer in layers:
+        layer.training = True
+        layer._gradient_checkpointing_func = partial(
+            _run_checkpointed, layer, layer._gradient_checkpointing_func
+        )
+
+
+def _run_checkpointed(
+    layer: nn.Module, run: Callable[..., Any], forward: Callable[..., Any], *args: Any
+) -> Any:
+    return run(partial(_without_training, layer, forward), *args)
+
+
+def _without_training(layer: nn.Module, forward: Callable[..., Any], *args: Any) -> Any:
+    layer.training = False  # of this module alone: those within it never train
+    try:
+        return forward(*args)
+    finally:
+        layer.training = True
 
 
 def _with_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:
@@ -154,6 +207,18 @@ def _with_adapters(model: Any, lora: LoraConfig, seed: int) -> Any:
     settings = PeftConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=0.0, target_modules=targets
     )
+    owners = Counter(
+        id(weight) for module in model.modules() for weight in module.parameters(recurse=False)
+    )
     with torch.random.fork_rng(devices=[]):  # peft draws on the CPU
         torch.default_generator.manual_seed(seed)
-        return inject_adapter_in_model(settings, model)
+        adapted = inject_adapter_in_model(settings, model)
+    for name, module in adapted.named_modules():
+        base = getattr(module, "base_layer", None)
+        if base is not None and any(owners[id(w)] > 1 for w in base.parameters(recurse=False)):
+            raise GeomrlError(
+                f"model.lora.targets: the weight of {name} is tied to another module's "
+                f"(tie_word_embeddings), so an adapter on it cannot be merged for sampling and export "
+                "without changing both; leave it out of the targets"
+            )
+    return adapted

@@ -102,6 +102,11 @@ class Sampler:
         groups = [samples[i : i + n] for i in range(0, len(samples), n)]
         return self.world.merge(groups, len(prompts))
 
+    def draw(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+        """Return this rank's responses, ungraded; the weights are pushed first."""
+        self._push()
+        return self.engine.generate(requests, sampling)
+
     def _push(self) -> None:
         if not self._fresh:
             if torch.cuda.is_available():

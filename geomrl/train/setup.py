@@ -35,6 +35,7 @@ from geomrl.train.metrics_log import MetricsLog
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.positions import AnchorFinder
 from geomrl.train.sampling import Sampler
+from geomrl.train.self_check import check_training
 from geomrl.train.world import World
 from geomrl.verify.marker import parse_marker
 from geomrl.verify.verifier import MathVerifier
@@ -93,6 +94,9 @@ def build(
         config = _with_layer_names(config, policy)
         trained = DeepSpeedEngine(policy, config, world)
         stack.callback(trained.close)
+        extractor = Extractor(policy, call=trained.raw)
+        sampler = Sampler(engine, verifier, tokenizer, policy, config, world)
+        check_training(config, trained, extractor, sampler, tokenizer)
         problems = load_problems(
             config.data.problems, limit=config.data.limit, columns=config.data.columns
         )
@@ -107,8 +111,8 @@ def build(
             world=world,
             engine=trained,
             reference=_reference(config, trained) if config.dapo.kl else None,
-            extractor=Extractor(policy, call=trained.raw),
-            sampler=Sampler(engine, verifier, tokenizer, policy, config, world),
+            extractor=extractor,
+            sampler=sampler,
             tokenizer=tokenizer,
             finder=AnchorFinder(
                 TokenBytes(tokenizer),
