@@ -134,7 +134,8 @@ def make_rollouts(
     chosen = load_problems(problems, limit=limit, columns=columns)
     config = config or RolloutConfig()
     engine = TransformersEngine(loaded)
-    check_sampling(loaded, engine)
+    if not (run / "rollouts.parquet").exists():  # else nothing is sampled
+        check_sampling(loaded, engine)
     with (
         MathVerifier(marker=parse_marker(marker)) as verifier,
         progress_bar("rollouts", "rollouts", show=show) as update,

@@ -12,6 +12,7 @@ from geomrl.cli import app
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json, write_json
 from geomrl.problems.load import load_problems
+from geomrl.rollout import generate
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.transformers_engine import TransformersEngine
@@ -81,18 +82,18 @@ def test_a_mended_gold_is_graded_again_from_the_stored_responses(
 
 
 def test_a_gold_mended_between_chunks_grades_the_whole_table(reasoner, runs, tmp_path, monkeypatch):
-    generate, calls = TransformersEngine.generate, []
+    sample_chunk, calls = generate._sample, []
 
     def stopping(*arguments):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return generate(*arguments)
+        return sample_chunk(*arguments)
 
-    monkeypatch.setattr(TransformersEngine, "generate", stopping)
+    monkeypatch.setattr(generate, "_sample", stopping)
     with pytest.raises(KeyboardInterrupt):
         sample(reasoner, problem_file(tmp_path, wrong=(0, 1, 2)), tmp_path / "run")
-    monkeypatch.setattr(TransformersEngine, "generate", generate)
+    monkeypatch.setattr(generate, "_sample", sample_chunk)
     run = sample(reasoner, problem_file(tmp_path), tmp_path / "run")
     assert labels(run).equals(labels(open_run(runs / "right")))
 

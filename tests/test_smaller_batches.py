@@ -14,10 +14,10 @@ from geomrl import steps
 from geomrl.errors import GeomrlError
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
 from geomrl.probe.store import StateStore
+from geomrl.rollout import generate
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.importing import ImportConfig
-from geomrl.rollout.transformers_engine import TransformersEngine
 from geomrl.run import open_run
 
 PLACES = {"layers": ("1", "final"), "anchors": ("marker_end", "response_last")}
@@ -74,20 +74,20 @@ def test_finished_shards_are_kept_when_a_smaller_batch_goes_on(model, run, monke
 def test_another_chunk_keeps_the_rollouts_that_are_there(model, tmp_path, monkeypatch):
     lines = [{"id": f"s{i}", "problem": f"what is {i} + 0?", "answer": str(i)} for i in range(6)]
     problems = str(write_lines(tmp_path / "sums.jsonl", lines))
-    generate, asked = TransformersEngine.generate, []
+    sample, asked = generate._sample, []
 
-    def counting(self, requests, *arguments):
-        asked.append(len(requests))
+    def counting(*arguments):
+        asked.append(next(len(a) for a in arguments if isinstance(a, list)))
         if len(asked) == 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return generate(self, requests, *arguments)
+        return sample(*arguments)
 
     def roll(out, chunk):
         config = RolloutConfig(n=4, chunk=chunk, sampling=Sampling(max_tokens=12), template="plain")
         return steps.make_rollouts(model, problems, out, config=config, show=False)
 
     whole = roll(tmp_path / "whole", 8).rollouts
-    monkeypatch.setattr(TransformersEngine, "generate", counting)
+    monkeypatch.setattr(generate, "_sample", counting)
     with pytest.raises(torch.OutOfMemoryError):
         roll(tmp_path / "run", 8)
     run = roll(tmp_path / "run", 5)
