@@ -97,12 +97,12 @@ def _changes(
     before: dict[str, Any], settings: dict[str, Any], free: Collection[str]
 ) -> dict[str, Any]:
     """Return the free settings that differ from those last recorded."""
-    last = _flat(before["settings"])
+    last = flat_settings(before["settings"])
     for change in before.get("changes", []):
         last |= change
     return {
         name: value
-        for name, value in _flat(settings).items()
+        for name, value in flat_settings(settings).items()
         if name in free and _json(last.get(name)) != _json(value)
     }
 
@@ -123,7 +123,7 @@ def check_same_settings(
     Raises:
         GeomrlError: a setting differs; the message lists each one.
     """
-    there, here = _flat(before), _flat(now)
+    there, here = flat_settings(before), flat_settings(now)
     skipped = {*free, *(k for k in newer if k not in there or k not in here)}
     different = [
         k for k in sorted({*there, *here} - skipped) if _json(there.get(k)) != _json(here.get(k))
@@ -136,12 +136,12 @@ def check_same_settings(
         )
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return nested settings as one level of names with dots between."""
     found: dict[str, Any] = {}
     for name, value in settings.items():
         if isinstance(value, Mapping) and value:
-            found |= _flat(value, f"{prefix}{name}.")
+            found |= flat_settings(value, f"{prefix}{name}.")
         else:
             found[f"{prefix}{name}"] = value
     return found

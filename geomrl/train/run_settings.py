@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from geomrl.files import write_json
-from geomrl.manifest import check_same_settings, read_manifest, record_step
+from geomrl.manifest import check_same_settings, flat_settings, read_manifest, record_step
 from geomrl.train.config import TrainConfig
 
 STEP = "train"
@@ -84,17 +84,9 @@ def content(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
     Two trainings whose contents are equal differ by rounding at most.
     """
-    settings = _flat(_completed(recorded))
+    settings = flat_settings(_completed(recorded))
     kept = ("checkpoint.", "log.")
     return {k: v for k, v in settings.items() if not (k.startswith(kept) or _may_change(k))}
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        inner = _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else None
-        found |= inner or {f"{prefix}{key}": value}
-    return found
 
 
 def _completed(recorded: Mapping[str, Any]) -> dict[str, Any]:
