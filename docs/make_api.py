@@ -52,14 +52,15 @@ PAGES = (
         "probe", "geomrl.probe",
         "Anchors, extraction of states, similarity and its tests, interventions.",
         "probe.anchors probe.extraction probe.extractor probe.decoder probe.store probe.groups "
-        "probe.spaces probe.cells probe.similarity probe.label_tests probe.spectrum "
+        "probe.self_check probe.spaces probe.cells probe.similarity probe.label_tests probe.spectrum "
         "probe.intervention probe.replacement probe.residual probe.agreement",
     ),
     Page(
         "train", "geomrl.train",
         "DAPO, the alignment loss, its gradient cache and gauges, the training loop.",
         "train train.alignment train.gauges train.gradient_cache train.controls train.advantage "
-        "train.dapo train.trainer train.world train.metrics_log train.export",
+        "train.dapo train.trainer train.world train.metrics_log train.export train.rehearsal "
+        "train.self_check train.room train.run_settings train.resume_point",
     ),
     Page(
         "configuration", "Configuration of a training",
@@ -86,7 +87,7 @@ PAGES = (
         "rollouts", "Problems, verdicts, rollouts",
         "What is asked, how answers are graded, how rollouts are sampled, imported and kept.",
         "problems.problem problems.load problems.benchmarks problems.arithmetic "
-        "problems.variants verify.marker verify.verifier rollout.engine rollout.generate "
+        "problems.variants verify.marker verify.verifier rollout.engine rollout.generate rollout.grading "
         "rollout.importing rollout.import_config rollout.imported_prompts rollout.table problems.golds",
     ),
     Page(
@@ -97,7 +98,7 @@ PAGES = (
     ),
     Page(
         "foundations", "Foundations", "Errors, seeds, run directories, files.",
-        "errors seeds run manifest files",
+        "errors seeds run manifest files locks model_hash",
     ),
 )  # fmt: skip
 
