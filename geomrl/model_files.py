@@ -54,7 +54,8 @@ def check_folder(source: str, allow_pickle: bool = False) -> None:
                 pass  # the header must fit the file's length
         except SafetensorError as error:
             raise GeomrlError(
-                f"{file}: not a whole weight file ({error}); copy or download it again"
+                f"{file}: not a whole weight file, so this model cannot be loaded ({error}); copy or "
+                "download it again"
             ) from error
 
 
