@@ -14,9 +14,9 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.files import file_hash, read_parquet, write_csv, write_json, write_parquet
+from geomrl.files import file_hash, write_csv, write_json, write_parquet
 from geomrl.locks import sole_process, turn
-from geomrl.manifest import read_manifest, record_step, versions
+from geomrl.manifest import read_manifest, record_step
 from geomrl.model_outline import Outline, outline
 from geomrl.models import (
     LoadedModel,
@@ -30,33 +30,34 @@ from geomrl.probe.devices import fill_store_on_devices
 from geomrl.probe.extraction import (
     ExtractionConfig,
     ModelProbe,
-    anchors_hash,
     encoder_folder,
     fill_store,
-    rollouts_hash,
     size_estimate,
     stale_shards,
     store_settings,
 )
 from geomrl.probe.intervention import build_trials, summarise_replacement
 from geomrl.probe.intervention import replace as replace_states
-from geomrl.probe.parts import Parts, parts_key
 from geomrl.probe.replacement import write_replacement
 from geomrl.probe.self_check import check_sampling
-from geomrl.probe.similarity import similarity_table
 from geomrl.probe.store import StateStore
 from geomrl.problems.load import load_problems
 from geomrl.progress import progress_bar
 from geomrl.rollout.earlier_imports import comparable_settings
 from geomrl.rollout.generate import RolloutConfig, generate_rollouts, grade_again
-from geomrl.rollout.grading import STEP as GRADING
 from geomrl.rollout.grading import golds_of, record_grading
 from geomrl.rollout.import_config import ImportConfig, import_settings
 from geomrl.rollout.imported_tokens import check_ids_fit
 from geomrl.rollout.importing import import_rollouts as read_foreign_rollouts
-from geomrl.rollout.table import columns_hash, labels_hash, write_rollouts
+from geomrl.rollout.table import write_rollouts
 from geomrl.rollout.transformers_engine import TransformersEngine
 from geomrl.run import Run, open_run
+from geomrl.run_analysis import (
+    replacement_parts,
+    run_marker,
+    similarity_of,
+    with_other_encoders,
+)
 from geomrl.summary import summarise
 from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.verifier import MathVerifier
@@ -276,11 +277,11 @@ def probe_states(
     loaded = _loaded(model, options).as_filed(Path(out) / "states")
     run, store = read_states(loaded, out, config=config, options=options, show=show, say=say)
     draws = {"seed": seed, "n_boot": n_boot, "n_perm": n_perm}
-    table, notes = _similarity(run, loaded, store, draws, show)
+    table, notes = similarity_of(run, loaded, store, draws, show)
     for note in notes:
         say(f"note: {note}")
     with turn(run.path):
-        table = _with_other_encoders(run.path / "similarity.parquet", table, loaded.key)
+        table = with_other_encoders(run.path / "similarity.parquet", table, loaded.key)
         write_parquet(run.path / "similarity.parquet", table)
         write_csv(run.path / "similarity.csv", table)
     made_of = {"labels": run.labels, **draws}
@@ -319,7 +320,7 @@ def replace_anchor(
     check_belongs(run, loaded)
     reader = ModelProbe(loaded)
     names = reader.layers(layers)
-    parts = _replacement_parts(run, reader, anchor, seed)
+    parts = replacement_parts(run, reader, anchor, seed)
     missing = [name for name in names if parts.read_frame(anchor, name) is None]
     if missing:
         trials = build_trials(reader, run.rollouts, run_marker(run), anchor)
@@ -335,23 +336,6 @@ def replace_anchor(
     made_of = {"labels": run.labels, "seed": seed, "n_boot": n_boot}
     record_step(run.path, f"replacement/{loaded.key}/{anchor}", made_of, begun=False)
     return table.assign(encoder=loaded.key)
-
-
-def _replacement_parts(run: Run, reader: ModelProbe, anchor: str, seed: int) -> Parts:
-    """Return where the finished layers of one encoder's interventions at one anchor are kept."""
-    loaded = reader.loaded
-    key = parts_key(
-        labels=run.labels, rollouts=rollouts_hash(run.rollouts), marker=run_marker(run).spec,
-        anchors=anchors_hash(run.rollouts), encoder=loaded.identity, dtype=str(loaded.dtype),
-        anchor=anchor, seed=seed, geomrl=versions()["geomrl"],
-    )  # fmt: skip
-    return Parts(run.path / "parts" / "replacement" / loaded.key, key)
-
-
-def run_marker(run: Run) -> Any:
-    """Return the marker that a run's rollouts were graded by."""
-    steps = (run.manifest.get(step, {}).get("settings", {}) for step in (GRADING, "rollouts"))
-    return parse_marker(next(step["marker"] for step in steps if "marker" in step))
 
 
 def check_belongs(run: Run, loaded: LoadedModel) -> None:
@@ -414,65 +398,3 @@ def _extract(
                 options.device_list, run.path, store.path, marker.spec, load, missing, tick,
                 batch_tokens=batch_tokens,
             )  # fmt: skip
-
-
-def _similarity(
-    run: Run, loaded: LoadedModel, store: StateStore, draws: dict[str, int], show: bool
-) -> tuple[pd.DataFrame, list[str]]:
-    """Return this encoder's rows for every benchmark, and notes on them."""
-    tables, notes = [], []
-    labels = run.rollouts
-    benchmarks = list(labels["benchmark"].unique())
-    policy = labels["policy"].dropna()
-    steps = labels["policy_step"].dropna()
-    layers, anchors = store.settings.layers, store.settings.anchors
-    with progress_bar("similarity", "layer x anchor", show=show) as update:
-        done, total = 0, len(benchmarks) * len(layers) * len(anchors)
-
-        def tick(_: str) -> None:
-            nonlocal done
-            done += 1
-            update(min(done, total), total)
-
-        for benchmark in benchmarks:
-
-            def read(layer: str, anchor: str, benchmark: str = benchmark) -> Any:
-                rows, states = run.states(layer, anchor, loaded.key)
-                here = (rows["benchmark"] == benchmark).to_numpy()
-                return rows[here].reset_index(drop=True), states[here]
-
-            result = similarity_table(
-                read, layers, anchors, **draws, progress=tick,
-                parts=_similarity_parts(run, store, benchmark, draws),
-                context={
-                    "policy": policy.iloc[0] if len(policy) else "unknown",
-                    "encoder": loaded.key,
-                    "step": steps.iloc[0] if len(steps) else pd.NA,
-                    "benchmark": benchmark,
-                },
-            )  # fmt: skip
-            tables.append(result.table)
-            notes += [n if len(benchmarks) == 1 else f"{benchmark}: {n}" for n in result.notes]
-    return pd.concat(tables, ignore_index=True), notes
-
-
-def _with_other_encoders(path: Path, table: pd.DataFrame, encoder: str) -> pd.DataFrame:
-    if not path.exists():
-        return table
-    before = read_parquet(path)
-    others = before[before["encoder"] != encoder]
-    return pd.concat([table, others], ignore_index=True) if len(others) else table
-
-
-def _similarity_parts(run: Run, store: StateStore, benchmark: str, draws: dict[str, int]) -> Parts:
-    """Return where the finished places of one encoder's similarity on one benchmark are kept."""
-    labels = run.rollouts[run.rollouts["benchmark"] == benchmark]
-    rows = store.rows()
-    rows = rows[rows["rollout_id"].isin(set(labels["rollout_id"]))]
-    key = parts_key(
-        labels=labels_hash(labels), rows=columns_hash(rows[["rollout_id", "anchor", "token_index"]]),
-        encoder=store.settings.encoder_hash, dtype=store.settings.dtype,
-        rollouts=store.settings.rollouts, geomrl=versions()["geomrl"], **draws,
-    )  # fmt: skip
-    folder = run.path / "parts" / "similarity" / store.path.name
-    return Parts(folder / "".join(c if c.isalnum() else "-" for c in benchmark), key)

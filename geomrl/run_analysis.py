@@ -1,0 +1,101 @@
+"""Similarity and interventions of a run: by benchmark, each place kept as soon as it is finished."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from geomrl.files import read_parquet
+from geomrl.manifest import versions
+from geomrl.models import LoadedModel
+from geomrl.probe.extraction import ModelProbe, anchors_hash, rollouts_hash
+from geomrl.probe.parts import Parts, parts_key
+from geomrl.probe.similarity import similarity_table
+from geomrl.probe.store import StateStore
+from geomrl.progress import progress_bar
+from geomrl.rollout.grading import STEP as GRADING
+from geomrl.rollout.table import columns_hash, labels_hash
+from geomrl.run import Run
+from geomrl.verify.marker import parse_marker
+
+
+def run_marker(run: Run) -> Any:
+    """Return the marker that a run's rollouts were graded by."""
+    steps = (run.manifest.get(step, {}).get("settings", {}) for step in (GRADING, "rollouts"))
+    return parse_marker(next(step["marker"] for step in steps if "marker" in step))
+
+
+def similarity_of(
+    run: Run, loaded: LoadedModel, store: StateStore, draws: dict[str, int], show: bool
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return this encoder's rows for every benchmark, and notes on them."""
+    tables, notes = [], []
+    labels = run.rollouts
+    benchmarks = list(labels["benchmark"].unique())
+    policy = labels["policy"].dropna()
+    steps = labels["policy_step"].dropna()
+    layers, anchors = store.settings.layers, store.settings.anchors
+    with progress_bar("similarity", "layer x anchor", show=show) as update:
+        done, total = 0, len(benchmarks) * len(layers) * len(anchors)
+
+        def tick(_: str) -> None:
+            nonlocal done
+            done += 1
+            update(min(done, total), total)
+
+        for benchmark in benchmarks:
+
+            def read(layer: str, anchor: str, benchmark: str = benchmark) -> Any:
+                rows, states = run.states(layer, anchor, loaded.key)
+                here = (rows["benchmark"] == benchmark).to_numpy()
+                return rows[here].reset_index(drop=True), states[here]
+
+            result = similarity_table(
+                read, layers, anchors, **draws, progress=tick,
+                parts=_similarity_parts(run, store, benchmark, draws),
+                context={
+                    "policy": policy.iloc[0] if len(policy) else "unknown",
+                    "encoder": loaded.key,
+                    "step": steps.iloc[0] if len(steps) else pd.NA,
+                    "benchmark": benchmark,
+                },
+            )  # fmt: skip
+            tables.append(result.table)
+            notes += [n if len(benchmarks) == 1 else f"{benchmark}: {n}" for n in result.notes]
+    return pd.concat(tables, ignore_index=True), notes
+
+
+def with_other_encoders(path: Path, table: pd.DataFrame, encoder: str) -> pd.DataFrame:
+    """Return an encoder's rows with those that a similarity file holds of others."""
+    if not path.exists():
+        return table
+    before = read_parquet(path)
+    others = before[before["encoder"] != encoder]
+    return pd.concat([table, others], ignore_index=True) if len(others) else table
+
+
+def _similarity_parts(run: Run, store: StateStore, benchmark: str, draws: dict[str, int]) -> Parts:
+    """Return where the finished places of one encoder's similarity on one benchmark are kept."""
+    labels = run.rollouts[run.rollouts["benchmark"] == benchmark]
+    rows = store.rows()
+    rows = rows[rows["rollout_id"].isin(set(labels["rollout_id"]))]
+    key = parts_key(
+        labels=labels_hash(labels), rows=columns_hash(rows[["rollout_id", "anchor", "token_index"]]),
+        encoder=store.settings.encoder_hash, dtype=store.settings.dtype,
+        rollouts=store.settings.rollouts, geomrl=versions()["geomrl"], **draws,
+    )  # fmt: skip
+    folder = run.path / "parts" / "similarity" / store.path.name
+    return Parts(folder / "".join(c if c.isalnum() else "-" for c in benchmark), key)
+
+
+def replacement_parts(run: Run, reader: ModelProbe, anchor: str, seed: int) -> Parts:
+    """Return where the finished layers of one encoder's interventions at one anchor are kept."""
+    loaded = reader.loaded
+    key = parts_key(
+        labels=run.labels, rollouts=rollouts_hash(run.rollouts), marker=run_marker(run).spec,
+        anchors=anchors_hash(run.rollouts), encoder=loaded.identity, dtype=str(loaded.dtype),
+        anchor=anchor, seed=seed, geomrl=versions()["geomrl"],
+    )  # fmt: skip
+    return Parts(run.path / "parts" / "replacement" / loaded.key, key)
