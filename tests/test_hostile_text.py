@@ -1,7 +1,6 @@
 """What a model writes cannot hang the process that reads it."""
 
 import resource
-import subprocess
 import sys
 import textwrap
 import threading
@@ -9,6 +8,7 @@ from itertools import combinations
 
 import psutil
 from cpu_limit import cpu_limit
+from processes import run_process
 from tiny import byte_level_tokenizer
 
 from geomrl.probe.anchors import find_anchors
@@ -33,9 +33,8 @@ def in_a_fresh_process(script, *, cpu_seconds=20):
 
     CPU seconds, not seconds on the wall: a busy machine fails no test.
     """
-    done = subprocess.run(
+    done = run_process(
         [sys.executable, "-c", textwrap.dedent(script)],
-        capture_output=True, text=True, timeout=600,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (cpu_seconds, cpu_seconds)),
     )  # fmt: skip
     assert done.returncode == 0, f"ended by signal {-done.returncode}\n{done.stderr}"

@@ -6,12 +6,12 @@ would have lacked.
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_process
 from safetensors.torch import load_file
 from training import flat_gradient, reference_loss
 
@@ -36,14 +36,13 @@ SETTINGS = [
 TOLERANCE = 1e-5
 
 
-def train_cli(out, *sets, timeout=300):
+def train_cli(out, *sets):
     """Type `geomrl train configs/smoke.yaml --set ... --out OUT`; return its output."""
     changes = [word for change in (*SETTINGS, *sets) for word in ("--set", change)]
-    done = subprocess.run(
-        [sys.executable, "-m", "geomrl.cli", "train", str(SMOKE), *changes, "--out", str(out)],
+    done = run_process(
+        [sys.executable, "-m", "geomrl.cli", "train", SMOKE, *changes, "--out", out],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=timeout, check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     return done.stdout + done.stderr
 

@@ -1,13 +1,13 @@
 """What a run needs of memory and disk, and whether it is there: told before anything is loaded."""
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import run_process
 
 from geomrl.errors import GeomrlError
 from geomrl.train.config import load_config
@@ -93,10 +93,9 @@ def test_a_disk_without_room_is_told_and_one_for_no_checkpoint_refused(tmp_path)
 
 
 def test_the_dry_run_prints_the_disk_beside_the_memory(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "geomrl.cli", "train", str(SMOKE), "--dry-run",
-         "--out", str(tmp_path / "run"), "--set", "checkpoint.keep=0"],
-        capture_output=True, text=True, timeout=120, check=False,
+    done = run_process(
+        [sys.executable, "-m", "geomrl.cli", "train", SMOKE, "--dry-run",
+         "--out", tmp_path / "run", "--set", "checkpoint.keep=0"]
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     # float32 and ZeRO-0: weights, Adam's moments, and the weights again as a Hugging Face folder;

@@ -1,11 +1,11 @@
 """Training on architectures unlike Llama: no noise, the model's own logits, the policy's rollouts."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from processes import run_process
 from tiny import VOCABULARY, build_model, character_tokenizer
 from zoo import zoo_model
 
@@ -159,9 +159,7 @@ def test_no_run_starts_with_a_policy_that_is_not_its_model(tmp_path):
     settings += ["data.max_prompt_tokens=200", "rollout.max_tokens=8"]
     command = ["train", str(SMOKE), "--out", str(run)]
     command += [word for setting in settings for word in ("--set", setting)]
-    ended = subprocess.run(
-        [sys.executable, "-m", "geomrl.cli", *command], capture_output=True, text=True, timeout=300
-    )
+    ended = run_process([sys.executable, "-m", "geomrl.cli", *command])
     said = " ".join((ended.stdout + ended.stderr).split())
     assert ended.returncode == 1, said
     assert "(ModernBertDecoderForCausalLM): log-probabilities of the policy are not those" in said

@@ -3,7 +3,6 @@
 import csv
 import gc
 import random
-import subprocess
 import sys
 import textwrap
 import threading
@@ -15,6 +14,7 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from processes import gone, run_process
 
 from geomrl.errors import GeomrlError
 from geomrl.files import text_hash
@@ -296,10 +296,10 @@ def test_hard_answers_neither_hang_nor_crash():
 
 
 def test_size_is_limited_before_anything_expensive():
-    start = time.perf_counter()
+    start = time.process_time()
     for answer in ("1+" * 50_000, "(" * 100_000, "\\text{" * 20_000, " " * 100_000 + "."):
         assert isinstance(quick_equal("3", answer), Uncompared)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
     longest = "(" * 12 + "a" * 900 + ")" * 12
     assert quick_equal("3", longest) is None
 
@@ -314,11 +314,11 @@ def test_normal_forms_of_long_answers_stay_cheap():
         "-1." * 330,
         "$" * 999,
     ]
-    start = time.perf_counter()
+    start = time.process_time()
     for text in hard:
         normal_form(text)
         quick_equal("3", text)
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_memory_is_limited():
@@ -353,7 +353,7 @@ def children():
 
 
 def all_gone(processes):
-    return not psutil.wait_procs(processes, timeout=10)[1]
+    return gone(processes)
 
 
 def test_an_exception_leaves_no_process_and_no_stale_answer():
@@ -393,9 +393,7 @@ def test_a_script_without_a_main_guard_and_a_thread_can_grade(tmp_path):
         )
     )
     # Neither closed nor used as a context manager: the interpreter's end must end the worker too.
-    done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=True
-    )
+    done = run_process([sys.executable, script], check=True)
     assert done.stdout.strip() == "['correct', 'wrong']"
 
 
@@ -420,13 +418,16 @@ def test_the_partition_does_not_depend_on_the_order(verifier):
         assert classes[0] == 1  # numbered by first appearance
 
 
-def test_a_timeout_joins_only_its_own_spelling(verifier):
+def test_a_timeout_joins_only_its_own_spelling(verifier, monkeypatch):
+    def nobody(pairs):
+        assert not list(pairs), "a worker is asked again"
+        return iter(())
+
+    monkeypatch.setattr(verifier._pool, "run", nobody)
     stuck = Grade("timeout", TOWER, "wall_clock")
-    start = time.perf_counter()
     respelled = Grade("timeout", f"${TOWER}$", "wall_clock")
     grades = [stuck, Grade("wrong", r"\sqrt{5}"), stuck, respelled]
     assert verifier.answer_classes(grades) == [1, 2, 1, 1]
-    assert time.perf_counter() - start < 5  # nobody asks a worker about it again
 
 
 def partition(answers, classes):
