@@ -1,10 +1,8 @@
 """The command line as a user types it."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from small_runs import rollout_lines, save_model, write_lines
@@ -12,7 +10,6 @@ from typer.testing import CliRunner
 
 from geomrl.cli import app
 
-SMOKE = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 COMMANDS = [
     *("rollout", "probe", "figures", "quickstart", "doctor"),
     *("train", "export", "ablate", "eval", "compare", "reasoner", "report"),
@@ -123,19 +120,3 @@ def test_doctor_names_what_is_there():
     optional = ("umap-learn", "deepspeed", "peft", "vllm", "tensorboard", "wandb")
     for word in ("torch", "nnsight", *optional, "memory", "bundled"):
         assert word in done.stdout
-
-
-@pytest.mark.slow
-def test_train_starts_its_own_ranks(tmp_path):
-    changes = ["deepspeed.processes=2", "steps=1", "evaluation=null"]
-    sets = [word for change in changes for word in ("--set", change)]
-    out = tmp_path / "run"
-    command = [sys.executable, "-m", "geomrl.cli", "train", str(SMOKE), "--out", str(out), *sets]
-    own = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    done = subprocess.run(command, capture_output=True, text=True, env=own)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads((out / "manifest.json").read_text())["train"]["settings"]["world"] == 2
-    assert (out / "model" / "model.safetensors").exists()
-    refused = subprocess.run(command, capture_output=True, text=True, env=own)
-    assert refused.returncode == 1
-    assert refused.stderr.count("add --resume to go on with it") == 1

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 from processes import outputs, run_process, wait_until
+from training import free_port
 
 from geomrl.errors import GeomrlError
 from geomrl.train.checkpoint import newest_checkpoint
@@ -235,7 +236,7 @@ def test_a_second_process_is_refused_and_the_first_trains_on(run):
 def test_a_folder_that_ranks_do_not_share(tmp_path):
     """Two machines with a disk of their own each; both say so, before anything is trained."""
     shared = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    port = str(20000 + os.getpid() % 20000)
+    port = str(free_port())
     ranks = [
         subprocess.Popen(
             [str(part) for part in command(tmp_path / f"disk-{rank}" / "run")],

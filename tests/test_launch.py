@@ -37,14 +37,13 @@ TOLERANCE = 1e-5
 
 
 def train_cli(out, *sets):
-    """Type `geomrl train configs/smoke.yaml --set ... --out OUT`; return its output."""
+    """Type `geomrl train configs/smoke.yaml --set ... --out OUT`, in a shell outside of any job."""
     changes = [word for change in (*SETTINGS, *sets) for word in ("--set", change)]
-    done = run_process(
+    outside = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    return run_process(
         [sys.executable, "-m", "geomrl.cli", "train", SMOKE, *changes, "--out", out],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**outside, "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,8 @@ def launched(tmp_path_factory):
     def launch(zero, ranks):
         if (zero, ranks) not in made:
             run = folder / f"zero-{zero}-ranks-{ranks}"
-            train_cli(run, f"deepspeed.zero={zero}", f"deepspeed.processes={ranks}")
+            done = train_cli(run, f"deepspeed.zero={zero}", f"deepspeed.processes={ranks}")
+            assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
             made[zero, ranks] = run
         return made[zero, ranks]
 
@@ -117,3 +117,12 @@ def test_a_checkpoint_takes_the_disk_that_the_dry_run_says(launched, zero, ranks
     real = sum(file.stat().st_size for file in files if file.is_file())
     # On top come a tokenizer and file headers, which are a tenth only of so small a model.
     assert 1 <= real / disk(shape, config).checkpoint < 1.2
+
+
+@pytest.mark.slow
+def test_the_ranks_that_it_starts_are_recorded_and_refuse_as_one(launched):
+    run = launched(0, 2)
+    assert json.loads((run / "manifest.json").read_text())["train"]["settings"]["world"] == 2
+    refused = train_cli(run, "deepspeed.zero=0", "deepspeed.processes=2")
+    assert refused.returncode == 1
+    assert refused.stderr.count("add --resume to go on with it") == 1

@@ -170,14 +170,17 @@ def plain_extractor(engine):
     return Extractor(engine.policy, call=engine.call)
 
 
-def run_ranks(script, world, *arguments):
-    """Run a script of this folder as `world` ranks; raise with their output if one fails."""
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def run_ranks(script, world, *arguments):
+    """Run a script of this folder as `world` ranks; raise with their output if one fails."""
     shared = {
         **os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1",
+        "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
     command = [sys.executable, str(HERE / script), *map(str, arguments)]
     ranks = [
