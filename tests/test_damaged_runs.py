@@ -22,6 +22,8 @@ from geomrl.errors import GeomrlError
 from geomrl.train.checkpoint import newest_checkpoint
 from geomrl.train.config import load_config
 from geomrl.train.preflight import check_folder
+from geomrl.train.resume_point import find_resume_point
+from geomrl.train.world import join_world
 
 CONFIG = Path(__file__).parents[1] / "configs" / "smoke.yaml"
 SETTINGS = [
@@ -141,22 +143,30 @@ def checkpoints_not_copied(run):
     shutil.rmtree(run / "model")
 
 
+def test_nothing_whole_is_refused_and_nothing_changed(run):
+    all_damaged(run)
+    before = contents(run)
+    done = train(run, "--resume")
+    assert done.returncode == 1
+    assert re.search(r"step-000004: .*optim_states.pt has \d+ bytes", done.stderr)
+    assert "Nothing was changed" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert contents(run) == before
+
+
 @pytest.mark.parametrize(
     ("damage", "named"),
     [
-        (all_damaged, r"step-000004: .*optim_states.pt has \d+ bytes"),
         (half_copied, "step-000004: deepspeed/latest is missing"),
         (checkpoints_not_copied, "checkpoints: holds no checkpoint, though steps 1 to 4"),
     ],
 )
-def test_nothing_whole_is_refused_and_nothing_changed(run, damage, named):
+def test_what_was_not_copied_is_named(run, damage, named):
     damage(run)
     before = contents(run)
-    done = train(run, "--resume")
-    assert done.returncode == 1
-    assert re.search(named, done.stderr)
-    assert "Nothing was changed" in done.stderr
-    assert "Traceback" not in done.stderr
+    with join_world() as world, pytest.raises(GeomrlError, match=named) as refused:
+        find_resume_point(run, world)
+    assert "Nothing was changed" in str(refused.value)
     assert contents(run) == before
 
 
