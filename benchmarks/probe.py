@@ -36,7 +36,7 @@ from geomrl.probe.extraction import (
     store_settings,
     token_batches,
 )
-from geomrl.probe.store import StateStore
+from geomrl.runs.states import StateStore
 from geomrl.verify.marker import parse_marker
 
 ANCHORS = ("before_marker", "marker_end")

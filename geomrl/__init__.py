@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from geomrl.rollout.engine import Sampling
     from geomrl.rollout.generate import RolloutConfig
     from geomrl.rollout.import_config import ImportConfig
-    from geomrl.run import Run, open_run
+    from geomrl.runs.run import Run, open_run
     from geomrl.steps import (
         ModelOptions,
         import_rollouts,
@@ -53,8 +53,8 @@ _HOMES = {
     "Sampling": "geomrl.rollout.engine",
     "RolloutConfig": "geomrl.rollout.generate",
     "ImportConfig": "geomrl.rollout.import_config",
-    "Run": "geomrl.run",
-    "open_run": "geomrl.run",
+    "Run": "geomrl.runs.run",
+    "open_run": "geomrl.runs.run",
     "ModelOptions": "geomrl.steps",
     "import_rollouts": "geomrl.steps",
     "make_rollouts": "geomrl.steps",

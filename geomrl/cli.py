@@ -42,6 +42,7 @@ from geomrl.cli_options import (
 from geomrl.cli_report import report_app
 from geomrl.cli_train import train_app
 from geomrl.errors import GeomrlError
+from geomrl.runs.layout import ROLLOUTS
 
 if TYPE_CHECKING:
     from geomrl.rollout.generate import RolloutConfig
@@ -332,7 +333,7 @@ def _check_source(problems: str | None, rollouts: Path | None, out: Path) -> Non
         )
     if rollouts is not None and not rollouts.exists():
         raise GeomrlError(f"{rollouts}: no such file; check the path")
-    if problems is None and rollouts is None and not (out / "rollouts.parquet").exists():
+    if problems is None and rollouts is None and not (out / ROLLOUTS).exists():
         raise GeomrlError(
             f"{out}: holds no rollouts; give --problems NAME_OR_FILE or --rollouts FILE"
         )

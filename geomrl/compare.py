@@ -18,7 +18,6 @@ import pandas as pd
 from geomrl import steps
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.comparison import (
-    TABLE,
     VERDICT,
     Comparison,
     open_comparison,
@@ -38,19 +37,20 @@ from geomrl.evaluate.rows import CHANGE, COLUMNS, Place, Row
 from geomrl.evaluate.verdict import Evidence, Margins, decide
 from geomrl.evaluate.verdict_file import drawn_together, elsewhere_entry, verdict_entry
 from geomrl.files import write_csv, write_json, write_parquet
-from geomrl.manifest import record_step, versions
 from geomrl.model_names import model_label, split_label
 from geomrl.model_outline import check_one_architecture
 from geomrl.models import LoadedModel
 from geomrl.probe.decoder import find_decoder
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
-from geomrl.probe.parts import parts_key
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
 from geomrl.progress import progress_bar
 from geomrl.rollout.generate import RolloutConfig, sampling_settings
-from geomrl.rollout.table import problem_keys
-from geomrl.run import Run
+from geomrl.runs.layout import COMPARISON
+from geomrl.runs.manifest import record_step, versions
+from geomrl.runs.parts import parts_key
+from geomrl.runs.rollouts import problem_keys
+from geomrl.runs.run import Run
 from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.verifier import MathVerifier
 
@@ -162,8 +162,8 @@ def compare_models(
         tables.append(table)
         entries.append({"model": name, "key": key, **entry})
     whole = pd.concat(tables, ignore_index=True).assign(seed=config.seed)[list(COLUMNS)]
-    write_parquet(run / TABLE, whole)
-    write_csv((run / TABLE).with_suffix(".csv"), whole.round(6))
+    write_parquet(run / COMPARISON, whole)
+    write_csv((run / COMPARISON).with_suffix(".csv"), whole.round(6))
     write_json(
         run / VERDICT,
         {

@@ -13,8 +13,9 @@ import re
 from pathlib import Path
 
 from geomrl.errors import GeomrlError
-from geomrl.manifest import read_manifest
 from geomrl.reasoner import checkpoint_path
+from geomrl.runs.layout import is_training_run
+from geomrl.runs.manifest import read_manifest
 
 _STEP = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
 _CHECKPOINT = re.compile(r"step-(\d+)")
@@ -67,11 +68,6 @@ def split_label(text: str) -> tuple[str | None, str]:
     label, equals, rest = text.partition("=")
     named = bool(equals) and "/" not in label and label != ""
     return (label, rest) if named else (None, text)
-
-
-def is_training_run(folder: Path) -> bool:
-    """Say whether `geomrl train` made this folder."""
-    return "train" in read_manifest(folder)
 
 
 def model_label(name: str) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from geomrl.run import Run
+from geomrl.runs.run import Run
 
 if TYPE_CHECKING:
     from geomrl.reasoner.measure import ReasonerReport

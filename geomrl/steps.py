@@ -15,8 +15,6 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.files import file_hash, write_csv, write_json, write_parquet
-from geomrl.locks import sole_process, turn
-from geomrl.manifest import read_manifest, record_step
 from geomrl.model_outline import Outline, outline
 from geomrl.models import (
     LoadedModel,
@@ -26,6 +24,7 @@ from geomrl.models import (
     spare_threads,
 )
 from geomrl.models import vocabulary_hash as hash_vocabulary
+from geomrl.probe.analysis import replacement_parts, similarity_of, with_other_encoders
 from geomrl.probe.devices import fill_store_on_devices
 from geomrl.probe.extraction import (
     ExtractionConfig,
@@ -38,9 +37,7 @@ from geomrl.probe.extraction import (
 )
 from geomrl.probe.intervention import build_trials, summarise_replacement
 from geomrl.probe.intervention import replace as replace_states
-from geomrl.probe.replacement import write_replacement
 from geomrl.probe.self_check import check_sampling
-from geomrl.probe.store import StateStore
 from geomrl.problems.load import load_problems
 from geomrl.progress import progress_bar
 from geomrl.rollout.earlier_imports import comparable_settings
@@ -49,15 +46,14 @@ from geomrl.rollout.grading import golds_of, record_grading
 from geomrl.rollout.import_config import ImportConfig, import_settings
 from geomrl.rollout.imported_tokens import check_ids_fit
 from geomrl.rollout.importing import import_rollouts as read_foreign_rollouts
-from geomrl.rollout.table import write_rollouts
 from geomrl.rollout.transformers_engine import TransformersEngine
-from geomrl.run import Run, open_run
-from geomrl.run_analysis import (
-    replacement_parts,
-    run_marker,
-    similarity_of,
-    with_other_encoders,
-)
+from geomrl.runs.layout import ROLLOUTS, SIMILARITY, SUMMARY
+from geomrl.runs.locks import sole_process, turn
+from geomrl.runs.manifest import read_manifest, record_step
+from geomrl.runs.replacement import write_replacement
+from geomrl.runs.rollouts import write_rollouts
+from geomrl.runs.run import Run, open_run, run_marker
+from geomrl.runs.states import StateStore
 from geomrl.summary import summarise
 from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.verifier import MathVerifier
@@ -135,7 +131,7 @@ def make_rollouts(
     chosen = load_problems(problems, limit=limit, columns=columns)
     config = config or RolloutConfig()
     engine = TransformersEngine(loaded)
-    if not (run / "rollouts.parquet").exists():  # else nothing is sampled
+    if not (run / ROLLOUTS).exists():  # else nothing is sampled
         check_sampling(loaded, engine)
     with (
         MathVerifier(marker=parse_marker(marker)) as verifier,
@@ -182,7 +178,7 @@ def import_rollouts(
         "marker": parse_marker(marker).spec,
         **import_settings(config),
     }
-    begun = (run / "rollouts.parquet").exists()
+    begun = (run / ROLLOUTS).exists()
     if begun:
         settings = comparable_settings(run, settings, open_run(run).rollouts, tokenizer)
     record_step(run, "rollouts", settings, begun=begun, free=("marker",))
@@ -192,7 +188,7 @@ def import_rollouts(
     ):
         if not begun:
             table = read_foreign_rollouts(file, tokenizer, verifier, config, update, say)
-            write_rollouts(run / "rollouts.parquet", table)
+            write_rollouts(run / ROLLOUTS, table)
             record_grading(run, golds_of(table), verifier)
         elif not config.keep_labels:
             grade_again(run, {}, verifier, say)
@@ -281,15 +277,13 @@ def probe_states(
     for note in notes:
         say(f"note: {note}")
     with turn(run.path):
-        table = with_other_encoders(run.path / "similarity.parquet", table, loaded.key)
-        write_parquet(run.path / "similarity.parquet", table)
+        table = with_other_encoders(run.path / SIMILARITY, table, loaded.key)
+        write_parquet(run.path / SIMILARITY, table)
         write_csv(run.path / "similarity.csv", table)
     made_of = {"labels": run.labels, **draws}
     record_step(run.path, f"similarity/{loaded.key}", made_of, begun=False)
     own = open_run(out, loaded.key)
-    write_json(
-        run.path / "summary.json", summarise(own, loaded.key, notes, seed=seed, n_boot=n_boot)
-    )
+    write_json(run.path / SUMMARY, summarise(own, loaded.key, notes, seed=seed, n_boot=n_boot))
     run = open_run(out)
     return run
 
@@ -351,7 +345,7 @@ def check_belongs(run: Run, loaded: LoadedModel) -> None:
             f"Tokenise their text again: geomrl probe {loaded.name} --rollouts "
             f"{run.path / 'rollouts.parquet'} --retokenize --out ANOTHER_RUN"
         )
-    check_ids_fit(run.rollouts, loaded.tokenizer, run.path / "rollouts.parquet", limit=20)
+    check_ids_fit(run.rollouts, loaded.tokenizer, run.path / ROLLOUTS, limit=20)
 
 
 def check_readable(loaded: LoadedModel, config: ExtractionConfig | None = None) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from geomrl.manifest import versions
 from geomrl.probe.similarity import headline
-from geomrl.probe.store import absences
-from geomrl.run import Run
+from geomrl.runs.manifest import versions
+from geomrl.runs.run import Run
+from geomrl.runs.states import absences
 from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.stats.passk import pass_at_k
 

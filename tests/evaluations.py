@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from geomrl.rollout.table import SCHEMA, rollout_id
+from geomrl.runs.rollouts import SCHEMA, rollout_id
 
 
 def build_rollouts(correct, n=4, *, policy="m", texts=None, **columns):

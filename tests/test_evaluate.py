@@ -19,7 +19,7 @@ from geomrl.evaluate.presets import PRESETS, preset
 from geomrl.evaluate.sources import Samples, parse_source
 from geomrl.files import write_json
 from geomrl.model_names import model_label, resolve_model
-from geomrl.rollout.table import write_rollouts
+from geomrl.runs.rollouts import write_rollouts
 from geomrl.stats.intervals import mean_interval
 from geomrl.viz import accuracy as pictures
 

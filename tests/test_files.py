@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from geomrl.errors import GeomrlError
 from geomrl.files import atomic_path, file_hash, read_json, read_parquet, write_json, write_parquet
-from geomrl.manifest import record_step
+from geomrl.runs.manifest import record_step
 from geomrl.seeds import derive_seed
 
 labels = st.lists(st.one_of(st.text(max_size=6), st.integers()), max_size=4)

@@ -16,7 +16,7 @@ from geomrl.rollout import generate
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.transformers_engine import TransformersEngine
-from geomrl.run import open_run
+from geomrl.runs.run import open_run
 
 CONFIG = RolloutConfig(n=4, chunk=8, sampling=Sampling(max_tokens=128), template="plain")
 

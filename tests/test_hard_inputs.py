@@ -9,7 +9,7 @@ from geomrl.cli import app
 from geomrl.models import load_model
 from geomrl.probe.extraction import ModelProbe
 from geomrl.probe.extractor import Rows
-from geomrl.run import open_run
+from geomrl.runs.run import open_run
 
 
 @pytest.fixture(scope="module")

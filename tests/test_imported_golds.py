@@ -12,7 +12,7 @@ from geomrl.files import read_json, read_parquet, write_json
 from geomrl.problems.golds import bare_gold
 from geomrl.problems.load import load_problems
 from geomrl.rollout.importing import ImportConfig, import_rollouts, import_verdicts
-from geomrl.rollout.table import read_rollouts, write_rollouts
+from geomrl.runs.rollouts import read_rollouts, write_rollouts
 from geomrl.verify.verifier import MathVerifier
 
 SOLUTION = "Six sevens make <<6*7=42>>42.\n#### 42"

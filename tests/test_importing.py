@@ -9,7 +9,7 @@ from tiny import byte_level_tokenizer, character_tokenizer
 
 from geomrl.errors import GeomrlError
 from geomrl.rollout.importing import ImportConfig, import_rollouts
-from geomrl.rollout.table import COLUMNS, read_rollouts, write_rollouts
+from geomrl.runs.rollouts import COLUMNS, read_rollouts, write_rollouts
 from geomrl.verify.verifier import MathVerifier
 
 TOKENIZER = character_tokenizer(sorted({chr(c) for c in range(32, 127)} | {"\n"}))

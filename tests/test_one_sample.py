@@ -15,7 +15,7 @@ from test_cli import geomrl
 from geomrl.evaluate.evaluation import open_evaluation
 from geomrl.problems import training_data
 from geomrl.problems.problem import Problem
-from geomrl.rollout.table import write_rollouts
+from geomrl.runs.rollouts import write_rollouts
 
 
 def test_the_greedy_preset_with_one_model_as_typed(tmp_path):

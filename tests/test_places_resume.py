@@ -83,7 +83,7 @@ def test_other_draws_are_computed(run, monkeypatch):
 
 
 def test_other_labels_are_computed_where_they_changed(run, monkeypatch):
-    from geomrl.rollout.table import read_rollouts, write_rollouts
+    from geomrl.runs.rollouts import read_rollouts, write_rollouts
 
     probe(run)
     table = read_rollouts(run / "rollouts.parquet")

@@ -13,11 +13,11 @@ from geomrl.errors import GeomrlError
 from geomrl.evaluate.premise import ALL_KINDS, premise, problem_accuracy, variant_accuracy
 from geomrl.files import read_parquet
 from geomrl.probe.intervention import arm_contrast
-from geomrl.probe.replacement import replaced_anchors
 from geomrl.problems.load import load_variants
 from geomrl.problems.problem import Problem
 from geomrl.reproduce.premise import premise_finding, removal_table
 from geomrl.reproduce.runs import ANCHORS, BundledRuns, Scale
+from geomrl.runs.replacement import replaced_anchors
 from geomrl.viz.report.collect import collect
 from geomrl.viz.report.probed import probed_view
 

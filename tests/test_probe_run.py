@@ -15,7 +15,7 @@ from geomrl.errors import GeomrlError
 from geomrl.probe.decoder import find_decoder
 from geomrl.probe.extraction import ExtractionConfig, token_batches
 from geomrl.rollout.importing import ImportConfig
-from geomrl.run import open_run
+from geomrl.runs.run import open_run
 
 FAST = {"n_boot": 100, "n_perm": 99, "show": False}
 # Few padded tokens a batch, so that ragged batches of several rollouts occur.

@@ -17,7 +17,7 @@ from geomrl.probe.extraction import ExtractionConfig
 from geomrl.reasoner import checkpoint_path
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
-from geomrl.rollout.table import write_rollouts
+from geomrl.runs.rollouts import write_rollouts
 
 BRIEF = "{% for m in messages %}then {{ m.content }} so {% endfor %}"
 PLAIN = "{% for m in messages %}{{ m.content }} so {% endfor %}"

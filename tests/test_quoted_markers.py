@@ -10,7 +10,7 @@ from geomrl.models import load_tokenizer
 from geomrl.probe.anchors import find_anchors
 from geomrl.probe.token_bytes import TokenBytes
 from geomrl.rollout.importing import ImportConfig, import_verdicts
-from geomrl.run import open_run
+from geomrl.runs.run import open_run
 from geomrl.stats.majority import majority_at_k
 from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.verifier import Grade, MathVerifier

@@ -28,8 +28,8 @@ from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.files import write_json, write_parquet
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.rollout.importing import ImportConfig
-from geomrl.rollout.table import write_rollouts
-from geomrl.run import open_run
+from geomrl.runs.rollouts import write_rollouts
+from geomrl.runs.run import open_run
 from geomrl.viz.report import page
 from geomrl.viz.report.collect import collect
 from geomrl.viz.report.highlight import cut, shorten

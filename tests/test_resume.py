@@ -20,7 +20,7 @@ from geomrl.probe.extraction import ExtractionConfig
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.importing import ImportConfig
-from geomrl.run import open_run
+from geomrl.runs.run import open_run
 
 CONFIG = RolloutConfig(
     n=4, chunk=6, sampling=Sampling(temperature=1.5, max_tokens=80), template="plain"

@@ -13,7 +13,7 @@ from geomrl.probe.extraction import ExtractionConfig
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.importing import ImportConfig
-from geomrl.run import open_run
+from geomrl.runs.run import open_run
 
 CONFIG = RolloutConfig(n=2, chunk=8, sampling=Sampling(max_tokens=6), template="plain")
 STATES = ExtractionConfig(layers=("1", "final"), anchors=("marker_end",))

@@ -13,12 +13,12 @@ from small_runs import rollout_lines, save_model, write_lines
 from geomrl import steps
 from geomrl.errors import GeomrlError
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
-from geomrl.probe.store import StateStore
 from geomrl.rollout import generate
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.importing import ImportConfig
-from geomrl.run import open_run
+from geomrl.runs.run import open_run
+from geomrl.runs.states import StateStore
 
 PLACES = {"layers": ("1", "final"), "anchors": ("marker_end", "response_last")}
 LARGE, SMALL = (ExtractionConfig(batch_tokens=n, **PLACES) for n in (4000, 200))

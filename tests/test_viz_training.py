@@ -15,8 +15,8 @@ from planted import assert_legible
 from geomrl.ablate.findings import write_ablation
 from geomrl.cli import main
 from geomrl.errors import GeomrlError
+from geomrl.runs.layout import METRICS
 from geomrl.train.config import TrainConfig, resolved_yaml
-from geomrl.train.metrics_log import FILE
 from geomrl.viz.ablation import draw_ablation, draw_factor, factor_frame
 from geomrl.viz.theme import Source
 from geomrl.viz.training import draw_training, training_pictures
@@ -76,7 +76,7 @@ def make_log(run, steps=12, *, alignment=True, every=4, long_name=False):
                         row |= {f"{key}{s}": value + d for s, d in INTERVAL}
                 row[f"eval/{place}/effective_rank"] = rng.uniform(2, 20)
         lines.append(json.dumps(row) + "\n")
-    (run / FILE).write_text("".join(lines))
+    (run / METRICS).write_text("".join(lines))
     return run
 
 
@@ -102,7 +102,7 @@ def test_every_picture_is_three_files_and_legible(run, tmp_path):
 
 def test_a_picture_shows_what_the_log_says(run, tmp_path):
     draw_training(run, tmp_path, formats=())
-    log = pd.DataFrame([json.loads(line) for line in (run / FILE).read_text().splitlines()])
+    log = pd.DataFrame([json.loads(line) for line in (run / METRICS).read_text().splitlines()])
     shown = pd.read_csv(tmp_path / "training_accuracy.csv")
     for metric in ("reward/mean", "eval/pass@1", "eval/pass@8"):
         rows = shown[shown["metric"] == metric].reset_index(drop=True)
@@ -151,7 +151,7 @@ def test_one_step_and_very_many_stay_legible(tmp_path, steps):
 
 
 def test_a_folder_without_a_configuration_is_told(run, tmp_path):
-    (tmp_path / FILE).write_text((run / FILE).read_text())
+    (tmp_path / METRICS).write_text((run / METRICS).read_text())
     with pytest.raises(GeomrlError, match=r"config\.yaml: no such file"):
         draw_training(tmp_path)
 

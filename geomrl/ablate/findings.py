@@ -9,8 +9,7 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json, read_parquet, write_csv, write_json, write_parquet
-
-TABLE = "ablation.parquet"
+from geomrl.runs.layout import ABLATION
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ def write_ablation(ablation: Ablation) -> None:
     write_parquet(out / "results.parquet", ablation.results)
     write_csv(out / "results.csv", ablation.results)
     write_csv(out / "ablation.csv", ablation.table)
-    write_parquet(out / TABLE, ablation.table)
+    write_parquet(out / ABLATION, ablation.table)
 
 
 def read_ablation(path: Path | str) -> Ablation:
@@ -55,13 +54,15 @@ def read_ablation(path: Path | str) -> Ablation:
         GeomrlError: the folder holds no finished ablation.
     """
     out = Path(path)
-    if not (out / TABLE).exists():
-        raise GeomrlError(f"{out}: no ablation (no {TABLE} in it); make one with `geomrl ablate`")
+    if not (out / ABLATION).exists():
+        raise GeomrlError(
+            f"{out}: no ablation (no {ABLATION} in it); make one with `geomrl ablate`"
+        )
     facts = read_json(out / "ablation.json")
     return Ablation(
         out,
         read_parquet(out / "results.parquet"),
-        read_parquet(out / TABLE),
+        read_parquet(out / ABLATION),
         pd.DataFrame(facts["levels"], columns=["factor", "level", "arm"]),
         facts["scales"],
         facts["place"],

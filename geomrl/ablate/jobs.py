@@ -18,7 +18,7 @@ from pathlib import Path
 
 import geomrl
 from geomrl.files import read_json, write_json
-from geomrl.manifest import read_manifest
+from geomrl.runs.manifest import read_manifest
 from geomrl.train.config import TrainConfig
 from geomrl.train.run_settings import content
 

@@ -19,8 +19,8 @@ from geomrl.ablate.report import markdown, print_ablation
 from geomrl.ablate.table import PRIMARY, compare, final_metrics, headline_place
 from geomrl.errors import GeomrlError
 from geomrl.files import atomic_path, read_json, write_json
-from geomrl.manifest import check_same_settings, read_manifest, record_step
 from geomrl.progress import progress_bar
+from geomrl.runs.manifest import check_same_settings, read_manifest, record_step
 from geomrl.train.config import TrainConfig, override
 from geomrl.train.metrics_log import read_metrics
 from geomrl.train.run_settings import content

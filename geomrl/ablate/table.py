@@ -17,6 +17,7 @@ import pandas as pd
 from geomrl.ablate.grid import BASELINE, CONTROL, DEFAULT, Plan
 from geomrl.files import read_parquet
 from geomrl.problems.arithmetic import operation_path
+from geomrl.runs.layout import ROLLOUTS
 from geomrl.stats.multiple import holm
 from geomrl.stats.paired import detectable_difference, paired_difference
 from geomrl.stats.rarefaction import rarefied_count
@@ -52,7 +53,7 @@ def final_metrics(run: Path, step: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for row in table[table["step"] == step].to_dict("records"):
         found = {str(k): float(v) for k, v in row.items() if _is_compared(str(k)) and v == v}
-    diversity = path_diversity(run / "eval" / f"step-{step:06d}" / "rollouts.parquet")
+    diversity = path_diversity(run / "eval" / f"step-{step:06d}" / ROLLOUTS)
     return found if diversity is None or not found else {**found, DIVERSITY: diversity}
 
 

@@ -15,7 +15,6 @@ from geomrl.stats.intervals import FEW, Interval, mean_interval, mean_of_means_i
 from geomrl.stats.majority import majority_at_k
 from geomrl.stats.passk import pass_at_k
 
-ACCURACY, DIFFERENCES = "eval.parquet", "differences.parquet"
 """An evaluation's two tables in its folder."""
 AVERAGE = "average"
 """The benchmark's name in rows that average over benchmarks."""

@@ -20,9 +20,8 @@ from geomrl.evaluate.effect import Effect
 from geomrl.evaluate.geometry import GeometryEvidence
 from geomrl.evaluate.rows import Row
 from geomrl.files import read_json, read_parquet, write_json, write_parquet
+from geomrl.runs.layout import COMPARISON, VERDICT
 
-TABLE = "comparison.parquet"
-VERDICT = "verdict.json"
 Files = tuple[Path, Path]
 
 
@@ -48,7 +47,7 @@ class Comparison:
     @cached_property
     def table(self) -> pd.DataFrame:
         """The tidy table of all measures."""
-        return read_parquet(self.path / TABLE)
+        return read_parquet(self.path / COMPARISON)
 
     @cached_property
     def record(self) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from geomrl.evaluate.comparison import VERDICT, Comparison
+from geomrl.evaluate.comparison import Comparison
+from geomrl.runs.layout import VERDICT
 
 MEANINGS = {
     "none": "no change was found, in the policy or in the representation",

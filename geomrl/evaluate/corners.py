@@ -18,8 +18,8 @@ import pandas as pd
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.geometry import PairedStates, pair_states
 from geomrl.files import read_parquet, text_hash
-from geomrl.rollout.table import columns_hash, problem_keys, with_answer_classes
-from geomrl.run import Run, open_run
+from geomrl.runs.rollouts import columns_hash, problem_keys, with_answer_classes
+from geomrl.runs.run import Run, open_run
 from geomrl.verify.verifier import Verifier
 
 POLICIES = ("base", "rl")

@@ -10,13 +10,7 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.accuracy import (
-    ACCURACY,
-    DIFFERENCES,
-    accuracy_table,
-    mixed_warning,
-    problem_scores,
-)
+from geomrl.evaluate.accuracy import accuracy_table, mixed_warning, problem_scores
 from geomrl.evaluate.differences import COLUMNS, difference_table
 from geomrl.evaluate.identical import identical
 from geomrl.evaluate.outcomes import (
@@ -29,13 +23,14 @@ from geomrl.evaluate.presets import Preset, preset
 from geomrl.evaluate.prompts import asked_of, check_prompts, model_prompts
 from geomrl.evaluate.sources import Samples, Source, parse_source, read_source
 from geomrl.files import read_json, read_parquet, write_csv, write_json, write_parquet
-from geomrl.manifest import record_step, versions
 from geomrl.models import short_name
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
 from geomrl.problems.training_data import Overlap
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.import_config import ImportConfig
+from geomrl.runs.layout import ACCURACY, DIFFERENCES, SUMMARY
+from geomrl.runs.manifest import record_step, versions
 from geomrl.stats.power import LEVEL, POWER
 from geomrl.stats.sign_flip import N_FLIPS
 from geomrl.steps import ModelOptions, make_rollouts
@@ -266,7 +261,7 @@ def open_evaluation(path: Path | str) -> Evaluation:
     accuracy, differences, problems = (
         read_parquet(path / name) for name in (ACCURACY, DIFFERENCES, PROBLEMS)
     )
-    return Evaluation(path, accuracy, differences, problems, read_json(path / "summary.json"))
+    return Evaluation(path, accuracy, differences, problems, read_json(path / SUMMARY))
 
 
 def _write(
@@ -282,7 +277,7 @@ def _write(
         write_parquet(out / name, table)
         write_csv((out / name).with_suffix(".csv"), table.round(6))
     summary = {**summary, **more}
-    write_json(out / "summary.json", summary)
+    write_json(out / SUMMARY, summary)
     return Evaluation(out, accuracy, differences, problems, summary)
 
 

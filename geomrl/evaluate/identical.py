@@ -9,7 +9,7 @@ def identical(base: pd.DataFrame, other: pd.DataFrame) -> str | None:
     """Return a sentence where two rollout tables are of one model, or hold the same responses.
 
     Args:
-        base: a rollout table (`geomrl.rollout.table.SCHEMA`).
+        base: a rollout table (`geomrl.runs.rollouts.SCHEMA`).
         other: another; rows are matched by problem and sample.
 
     Returns:

@@ -16,8 +16,8 @@ from geomrl.evaluate.rows import CHANGE, Place, Row
 from geomrl.files import read_parquet, write_parquet
 from geomrl.probe.decoder import FINAL
 from geomrl.probe.extraction import ModelProbe
-from geomrl.rollout.table import problem_keys
-from geomrl.run import Run
+from geomrl.runs.rollouts import problem_keys
+from geomrl.runs.run import Run
 
 _COLUMNS = ["rollout_id", "problem_id", "layer", "anchor", "gold_logprob", "entropy"]
 _AGREE = 0.02  # nats and share: the final layer's lens is the model's own next-token distribution

@@ -21,8 +21,8 @@ import pandas as pd
 from geomrl.errors import GeomrlError
 from geomrl.probe.residual import N_CORRECT, N_DRAWS, ProblemShares, problem_shares
 from geomrl.problems.problem import Problem
-from geomrl.rollout.table import problem_keys
-from geomrl.run import Run
+from geomrl.runs.rollouts import problem_keys
+from geomrl.runs.run import Run
 from geomrl.stats.multiple import holm
 from geomrl.stats.partial import (
     PartialCorrelation,

@@ -10,24 +10,18 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.files import file_hash, read_json, write_json
-from geomrl.manifest import read_manifest, record_step
-from geomrl.model_names import (
-    is_training_run,
-    model_label,
-    resolve_model,
-    split_label,
-    split_step,
-)
+from geomrl.model_names import model_label, resolve_model, split_label, split_step
 from geomrl.models import short_name
 from geomrl.progress import progress_bar
 from geomrl.rollout.earlier_imports import comparable_settings
 from geomrl.rollout.import_config import ImportConfig, import_settings
 from geomrl.rollout.importing import import_verdicts
-from geomrl.rollout.table import COLUMNS, read_rollouts, write_rollouts
+from geomrl.runs.layout import ROLLOUTS, is_training_run
+from geomrl.runs.manifest import read_manifest, record_step
+from geomrl.runs.rollouts import COLUMNS, read_rollouts, write_rollouts
 from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.verifier import MathVerifier
 
-TABLE = "rollouts.parquet"
 _FOREIGN = (".jsonl", ".json", ".ndjson", ".parquet")
 _POLICIES = "policies.json"
 _NOTES = "notes.json"
@@ -82,27 +76,27 @@ def parse_source(text: str, *, read: bool = False) -> Source:
         if not path.is_file():
             raise GeomrlError(f"{path}: no such file; check the path")
         kind: Literal["table", "foreign"] = "table" if _is_table(path) else "foreign"
-        own = path.parent.name or path.stem if path.name == TABLE else path.stem
+        own = path.parent.name or path.stem if path.name == ROLLOUTS else path.stem
         return Source(what, label or own, named, kind, path)
     own = model_label(what)
-    if (path / TABLE).is_file():
-        return Source(what, label or own, named, "table", path / TABLE)
+    if (path / ROLLOUTS).is_file():
+        return Source(what, label or own, named, "table", path / ROLLOUTS)
     if not read:
         resolve_model(what)  # a step that does not exist is named before anything is sampled
         return Source(what, label or own, named, "model")
     step = split_step(what)
     run = step[0] if step else path
-    if step and (found := run / "eval" / f"step-{step[1]:06d}" / TABLE).is_file():
+    if step and (found := run / "eval" / f"step-{step[1]:06d}" / ROLLOUTS).is_file():
         return Source(what, label or own, named, "table", found)
     if is_training_run(run):
-        steps = sorted(int(p.parent.name[5:]) for p in run.glob(f"eval/step-*/{TABLE}"))
+        steps = sorted(int(p.parent.name[5:]) for p in run.glob(f"eval/step-*/{ROLLOUTS}"))
         raise GeomrlError(
             f"{what}: a training run; name the rollouts of one of its evaluations, {run}@STEP (there "
             f"is: {', '.join(map(str, steps)) or 'none'})"
         )
     raise GeomrlError(
         f"{what}: holds no rollouts to read; give a .jsonl or .parquet file or a folder with "
-        f"{TABLE}, or leave --rollouts out to sample a model"
+        f"{ROLLOUTS}, or leave --rollouts out to sample a model"
     )
 
 
@@ -165,7 +159,9 @@ def read_source(
     done = folder / _POLICIES
     if done.exists():
         for place in read_json(done).values():
-            settings = comparable_settings(folder, settings, read_rollouts(folder / place / TABLE))
+            settings = comparable_settings(
+                folder, settings, read_rollouts(folder / place / ROLLOUTS)
+            )
     record_step(folder, "rollouts", settings, begun=done.exists())
     if not done.exists():
         _import(source.path, folder, config, marker, benchmark, show)
@@ -176,7 +172,7 @@ def read_source(
         Samples(
             _label(source, policy, one),
             str(source.path),
-            read_rollouts(folder / place / TABLE),
+            read_rollouts(folder / place / ROLLOUTS),
             notes=notes,
         )
         for policy, place in places.items()
@@ -203,7 +199,7 @@ def _import(
     one = len(tables) == 1
     places = {p: "." if one else f"{i:02d}-{short_name(p)}" for i, p in enumerate(tables)}
     for policy, table in tables.items():
-        write_rollouts(folder / places[policy] / TABLE, table)
+        write_rollouts(folder / places[policy] / ROLLOUTS, table)
     write_json(folder / _NOTES, [note.removeprefix("note: ") for note in notes])
     write_json(folder / _POLICIES, places)
 

@@ -93,8 +93,8 @@ def _work(
 
     from geomrl.models import load_model, quiet_transformers
     from geomrl.probe.extraction import ModelProbe, fill_store
-    from geomrl.probe.store import StateStore
-    from geomrl.run import open_run
+    from geomrl.runs.run import open_run
+    from geomrl.runs.states import StateStore
     from geomrl.verify.marker import parse_marker
 
     quiet_transformers()

@@ -22,11 +22,11 @@ from geomrl.probe.anchors import DEFAULT_ANCHORS, Anchor, check_anchor, find_anc
 from geomrl.probe.decoder import FINAL, layer_name, score_next
 from geomrl.probe.extractor import Extractor, Rows
 from geomrl.probe.self_check import check_reading, refuse_unreadable
-from geomrl.probe.store import INTEGER_COLUMNS, ROW_SCHEMA, StateStore, StoreSettings
 from geomrl.probe.token_bytes import TokenBytes
 from geomrl.rollout import turns
-from geomrl.rollout.table import columns_hash
 from geomrl.rollout.turns import turn_end_ids
+from geomrl.runs.rollouts import columns_hash
+from geomrl.runs.states import INTEGER_COLUMNS, ROW_SCHEMA, StateStore, StoreSettings
 from geomrl.verify import marker as marker_module
 from geomrl.verify.marker import Marker
 

@@ -26,9 +26,9 @@ from geomrl.probe.label_tests import (
     draw_verdicts,
     verdict_statistics,
 )
-from geomrl.probe.parts import Parts
 from geomrl.probe.spaces import SPACES, Refusal, build_space
 from geomrl.probe.spectrum import matched_spectra, residual_share
+from geomrl.runs.parts import Parts
 from geomrl.stats.permutation import max_statistic_p
 
 CONTEXT = ("policy", "encoder", "step", "benchmark")

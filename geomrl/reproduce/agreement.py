@@ -14,7 +14,7 @@ from geomrl.probe.agreement import Agreement, agreement_at
 from geomrl.reproduce.finding import Finding, interval, number
 from geomrl.reproduce.probed import cell_words
 from geomrl.reproduce.runs import ANCHORS, LAYER
-from geomrl.run import Run
+from geomrl.runs.run import Run
 from geomrl.viz import theme
 from geomrl.viz.contrasts import TESTS, draw_contrasts
 from geomrl.viz.figures import layer_words

@@ -12,12 +12,12 @@ from geomrl.errors import GeomrlError
 from geomrl.evaluate.premise import ALL_KINDS, Premise, premise, variant_quantity
 from geomrl.files import read_parquet
 from geomrl.probe.intervention import arm_contrast
-from geomrl.probe.replacement import ROLLOUTS
 from geomrl.problems.load import load_variants
 from geomrl.problems.problem import Problem
 from geomrl.reproduce.finding import Finding, interval, number
 from geomrl.reproduce.runs import ANCHORS, LAYER
-from geomrl.run import Run, open_run
+from geomrl.runs.replacement import EACH
+from geomrl.runs.run import Run, open_run
 from geomrl.viz import theme
 from geomrl.viz.premise import ARMS, CONTRAST, draw_correlations, draw_removal, draw_shares
 
@@ -93,7 +93,7 @@ def removal_table(run: Run) -> pd.DataFrame:
     Raises:
         GeomrlError: the run holds no replacement of this encoder.
     """
-    path = run.path / ROLLOUTS
+    path = run.path / EACH
     encoder = run.store().path.name
     if not path.exists() or not (run.replacement["encoder"] == encoder).any():
         raise GeomrlError(

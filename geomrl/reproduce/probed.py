@@ -10,7 +10,7 @@ import pandas as pd
 from geomrl.errors import GeomrlError
 from geomrl.reproduce.finding import interval
 from geomrl.reproduce.runs import ANCHORS, LAYER
-from geomrl.run import Run
+from geomrl.runs.run import Run
 from geomrl.viz.figures import Skipped, make_pictures
 from geomrl.viz.picture import Picture
 

@@ -24,7 +24,8 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from geomrl.errors import GeomrlError
-from geomrl.manifest import read_manifest
+from geomrl.runs.layout import SUMMARY
+from geomrl.runs.manifest import read_manifest
 
 KINDS = ("probed", "ablation", "arms", "evaluation", "comparison", "variants")
 BASE, DAPO, ALIGNED = "base", "dapo", "aligned"
@@ -162,7 +163,7 @@ class BundledRuns:
 
     def _probed(self) -> Path:
         from geomrl import steps
-        from geomrl.probe.replacement import replaced_anchors
+        from geomrl.runs.replacement import replaced_anchors
 
         out = self.root / "probed"
         loaded = steps.ModelOptions(devices="cpu").load("reasoner")
@@ -170,7 +171,7 @@ class BundledRuns:
             loaded, "arithmetic", out, config=self._sampling(self.scale.samples),
             limit=self.scale.problems, show=self.show,
         )  # fmt: skip
-        if not (out / "summary.json").exists():
+        if not (out / SUMMARY).exists():
             steps.probe_states(
                 loaded, out, n_boot=self.scale.n_boot, n_perm=self.scale.n_perm, show=self.show,
                 say=self.say,
@@ -208,7 +209,7 @@ class BundledRuns:
         from geomrl.rollout.generate import RolloutConfig
 
         out = self.root / "evaluation"
-        if not (out / "summary.json").exists():
+        if not (out / SUMMARY).exists():
             evaluate_models(
                 self._models(), out, problems="arithmetic", limit=self.scale.problems,
                 sampling=preset("edas", n=self.scale.eval_samples, max_tokens=192),

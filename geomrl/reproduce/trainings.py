@@ -12,8 +12,8 @@ from jaxtyping import Float
 
 from geomrl.ablate.table import PRIMARY
 from geomrl.errors import GeomrlError
-from geomrl.manifest import read_manifest
 from geomrl.reproduce.runs import Arms
+from geomrl.runs.manifest import read_manifest
 from geomrl.train.metrics_log import read_metrics
 
 START = 0

@@ -8,10 +8,10 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.manifest import read_manifest
 from geomrl.problems.golds import bare_gold
 from geomrl.rollout.import_config import READER
 from geomrl.rollout.imported_prompts import PromptReader
+from geomrl.runs.manifest import read_manifest
 
 
 def comparable_settings(

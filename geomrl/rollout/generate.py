@@ -12,8 +12,6 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.files import read_parquet, remove_leftovers, text_hash, write_parquet
-from geomrl.locks import sole_process
-from geomrl.manifest import read_manifest, record_step
 from geomrl.model_hash import tokenizer_hash, vocabulary_hash
 from geomrl.models import LoadedModel, load_tokenizer
 from geomrl.problems.problem import Problem
@@ -26,8 +24,17 @@ from geomrl.rollout.grading import (
     verdict_changes,
     why_grade_again,
 )
-from geomrl.rollout.table import SCHEMA, labels_hash, read_rollouts, rollout_id, write_rollouts
 from geomrl.rollout.transformers_engine import stop_ids
+from geomrl.runs.layout import ROLLOUTS
+from geomrl.runs.locks import sole_process
+from geomrl.runs.manifest import read_manifest, record_step
+from geomrl.runs.rollouts import (
+    SCHEMA,
+    labels_hash,
+    read_rollouts,
+    rollout_id,
+    write_rollouts,
+)
 from geomrl.seeds import derive_seed
 from geomrl.verify.verifier import Verifier
 
@@ -87,7 +94,7 @@ def generate_rollouts(
     Raises:
         GeomrlError: the run holds rollouts of other settings; the model's logits are not finite.
     """
-    table_path, parts = run / "rollouts.parquet", run / "rollouts.parts"
+    table_path, parts = run / ROLLOUTS, run / "rollouts.parts"
     recorded = read_manifest(run).get("rollouts", {}).get("settings", {})
     loaded = loaded.as_recorded(recorded.get("policy_hash"))
     planned = _plan(loaded, problems, config)
@@ -119,7 +126,7 @@ def grade_again(
         verifier: the judge.
         say: told why, and how many verdicts changed.
     """
-    path = run / "rollouts.parquet"
+    path = run / ROLLOUTS
     before = read_rollouts(path)
     why = why_grade_again(run, before, golds, verifier)
     if why is None:

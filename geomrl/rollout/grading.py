@@ -13,12 +13,12 @@ from typing import Any
 import pandas as pd
 
 from geomrl.files import text_hash
-from geomrl.manifest import read_manifest, record_step
-from geomrl.rollout.table import grade_columns, problem_keys, with_answer_classes
+from geomrl.runs.layout import GRADING
+from geomrl.runs.manifest import read_manifest, record_step
+from geomrl.runs.rollouts import grade_columns, problem_keys, with_answer_classes
 from geomrl.verify.verifier import MathVerifier, Verifier
 from geomrl.verify.version import verifier_version
 
-STEP = "grading"
 Progress = Callable[[int], None]
 
 
@@ -46,7 +46,7 @@ def why_grade_again(
     Golds are compared with those that the table holds, one a problem.
     """
     manifest = read_manifest(run)
-    recorded = manifest.get(STEP, {}).get("settings")
+    recorded = manifest.get(GRADING, {}).get("settings")
     changed = changed_golds(table, golds)
     if changed:
         return f"{changed} gold{'s' if changed > 1 else ''} changed"
@@ -97,10 +97,10 @@ def record_grading(
     run: Path, golds: Mapping[str, str], verifier: Verifier, *, labels_changed: bool = False
 ) -> None:
     """Record what a run's rollouts were graded by, and whether a second grading changed labels."""
-    before = read_manifest(run).get(STEP, {}).get("settings", {})
+    before = read_manifest(run).get(GRADING, {}).get("settings", {})
     changed = labels_changed or before.get("labels_changed", False)
     settings = {**grading_settings(golds, verifier), "labels_changed": changed}
-    record_step(run, STEP, settings, begun=False)
+    record_step(run, GRADING, settings, begun=False)
 
 
 def verdict_changes(before: pd.DataFrame, after: pd.DataFrame) -> int:

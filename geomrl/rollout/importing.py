@@ -29,8 +29,8 @@ from geomrl.rollout.imported_rows import (
     without_repeats,
 )
 from geomrl.rollout.imported_tokens import tokenised, with_texts
-from geomrl.rollout.table import SCHEMA, grade_columns, rollout_id, with_answer_classes
 from geomrl.rollout.turns import first_turn, turn_end_ids, turn_ends
+from geomrl.runs.rollouts import SCHEMA, grade_columns, rollout_id, with_answer_classes
 from geomrl.verify.marker import Marker
 from geomrl.verify.verifier import Grade, Verifier
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from geomrl.rollout.engine import Sampling
-from geomrl.rollout.table import SCHEMA
+from geomrl.runs.rollouts import SCHEMA
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from geomrl.files import write_json, write_parquet
 from geomrl.probe.extractor import Extractor
 from geomrl.probe.similarity import similarity_table
 from geomrl.rollout.engine import Sampling
-from geomrl.rollout.table import SCHEMA, with_answer_classes
+from geomrl.runs.layout import ROLLOUTS, SIMILARITY, SUMMARY
+from geomrl.runs.rollouts import SCHEMA, with_answer_classes
 from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.stats.passk import count_correct, pass_at_k
 from geomrl.train.batch import Sample, samples_table, sampling_columns
@@ -102,10 +103,10 @@ def evaluate(
         if table is not None:
             tables.append(table)
             metrics |= _geometry_metrics(table, "" if len(tables) == 1 else f"{benchmark}/")
-    write_parquet(out / "rollouts.parquet", rollouts, SCHEMA)
+    write_parquet(out / ROLLOUTS, rollouts, SCHEMA)
     if tables:
-        write_parquet(out / "similarity.parquet", pd.concat(tables, ignore_index=True))
-    write_json(out / "summary.json", {"step": step, "metrics": _finite(metrics), "notes": notes})
+        write_parquet(out / SIMILARITY, pd.concat(tables, ignore_index=True))
+    write_json(out / SUMMARY, {"step": step, "metrics": _finite(metrics), "notes": notes})
     return metrics
 
 

@@ -17,11 +17,10 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.files import atomic_path, read_json, write_json
+from geomrl.runs.layout import METRICS
 
 if TYPE_CHECKING:
     from geomrl.train.config import LogConfig
-
-FILE = "metrics.jsonl"
 
 
 class MetricsLog:
@@ -39,7 +38,7 @@ class MetricsLog:
 
     def __init__(self, run: Path, config: LogConfig) -> None:
         require_loggers(config)
-        self.path = Path(run) / FILE
+        self.path = Path(run) / METRICS
         self._config = config
         self._writers: list[_TensorBoard | _WandB] | None = None
 
@@ -106,10 +105,10 @@ def read_metrics(run: Path | str) -> pd.DataFrame:
     Raises:
         GeomrlError: there is no such file, it holds no whole line, or one in its midst is torn.
     """
-    path = Path(run) / FILE
+    path = Path(run) / METRICS
     if not path.exists():
         raise GeomrlError(
-            f"{run}: not a training run (no {FILE} in it); make one with `geomrl train`"
+            f"{run}: not a training run (no {METRICS} in it); make one with `geomrl train`"
         )
     rows = [row for _, row in _lines(path)]
     if not rows:
@@ -126,7 +125,7 @@ def logged_steps(run: Path) -> list[int]:
     Raises:
         GeomrlError: a line other than the last one cannot be read.
     """
-    path = Path(run) / FILE
+    path = Path(run) / METRICS
     return sorted(int(row["step"]) for _, row in _lines(path)) if path.exists() else []
 
 

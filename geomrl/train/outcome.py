@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from geomrl.files import read_json, read_parquet, write_json
+from geomrl.runs.layout import ROLLOUTS, SUMMARY
 from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.stats.passk import pass_at_k
 from geomrl.summary import interval_dict
@@ -33,7 +34,7 @@ def outcome(run: Path | str, seed: int = 0) -> dict[str, Any] | None:
         evaluations.
     """
     run = Path(run)
-    folders = sorted(p for p in (run / "eval").glob("step-*") if (p / "summary.json").exists())
+    folders = sorted(p for p in (run / "eval").glob("step-*") if (p / SUMMARY).exists())
     if len(folders) < 2:
         return None
     first, last = folders[0], folders[-1]
@@ -55,19 +56,19 @@ def outcome(run: Path | str, seed: int = 0) -> dict[str, Any] | None:
                 _interval(each[1] - each[0], f"difference/pass@{k}", seed, (-1.0, 1.0))
             ),
         }
-    figures = [read_json(folder / "summary.json")["metrics"] for folder in (first, last)]
+    figures = [read_json(folder / SUMMARY)["metrics"] for folder in (first, last)]
     found["geometry"] = {
         name.removeprefix("eval/"): {"before": _cell(figures[0], name), "after": _cell(figures[1], name)}
         for name in figures[0]
         if name.count("/") == 3 and not name.endswith(("_low", "_high"))
     }  # fmt: skip
-    write_json(run / "summary.json", found)
+    write_json(run / SUMMARY, found)
     return found
 
 
 def _correct(folder: Path) -> pd.DataFrame:
     """Return each problem's correct samples and samples, in a fixed order."""
-    table = read_parquet(folder / "rollouts.parquet")
+    table = read_parquet(folder / ROLLOUTS)
     right = table["verdict"].eq("correct").groupby([table["benchmark"], table["problem_id"]])
     return pd.DataFrame({"correct": right.sum(), "samples": right.size()}).sort_index()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomrl.errors import GeomrlError, MissingExtra
-from geomrl.manifest import read_manifest
+from geomrl.runs.manifest import read_manifest
 from geomrl.train.config import TrainConfig
 
 if TYPE_CHECKING:

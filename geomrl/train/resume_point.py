@@ -16,9 +16,9 @@ import yaml
 
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json
+from geomrl.runs.layout import METRICS
 from geomrl.train.checkpoint import checkpoints, step_of
 from geomrl.train.fingerprints import COMPLETE, absent_rank, damage, for_training
-from geomrl.train.metrics_log import FILE as METRICS
 from geomrl.train.metrics_log import logged_steps
 from geomrl.train.world import World
 

@@ -9,7 +9,13 @@ from typing import Any
 from pydantic import ValidationError
 
 from geomrl.files import write_json
-from geomrl.manifest import check_same_settings, flat_settings, read_manifest, record_step
+from geomrl.runs.layout import MANIFEST
+from geomrl.runs.manifest import (
+    check_same_settings,
+    flat_settings,
+    read_manifest,
+    record_step,
+)
 from geomrl.train.config import TrainConfig
 
 STEP = "train"
@@ -76,7 +82,7 @@ def record_changes(run: Path, changed: Changes, step: int) -> None:
     settings = {name: {"before": old, "now": new} for name, (old, new) in changed.items()}
     entry = manifest[STEP]
     entry["changes"] = [*entry.get("changes", []), {"from_step": step, "settings": settings}]
-    write_json(run / "manifest.json", manifest)
+    write_json(run / MANIFEST, manifest)
 
 
 def content(recorded: Mapping[str, Any]) -> dict[str, Any]:

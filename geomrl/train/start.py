@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from geomrl.files import atomic_path
-from geomrl.locks import sole_process
+from geomrl.runs.locks import sole_process
 from geomrl.train.config import TrainConfig, resolved_yaml
 from geomrl.train.metrics_log import MetricsLog
 from geomrl.train.preflight import check_folder

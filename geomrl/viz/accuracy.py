@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from geomrl.evaluate.accuracy import ACCURACY, AVERAGE, DIFFERENCES
+from geomrl.evaluate.accuracy import AVERAGE
 from geomrl.files import read_json, read_parquet
+from geomrl.runs.layout import ACCURACY, DIFFERENCES, SUMMARY
 from geomrl.viz import theme
 from geomrl.viz.picture import Picture, write_picture
 
@@ -22,11 +23,6 @@ _ROW_INCH = 1.75
 _MARKERS = "osD^vP<X>*"
 _DASHES = ("-", "--", ":", "-.")
 _LINE_INCH = 0.17  # a benchmark's row of one model
-
-
-def is_evaluation(folder: Path) -> bool:
-    """Say whether `geomrl eval` made this folder."""
-    return (Path(folder) / ACCURACY).exists() and (Path(folder) / DIFFERENCES).exists()
 
 
 def draw_evaluation(
@@ -50,7 +46,7 @@ def draw_evaluation(
     """
     folder = Path(folder)
     table, differences = (read_parquet(folder / name) for name in (ACCURACY, DIFFERENCES))
-    seed = int(read_json(folder / "summary.json")["seed"])
+    seed = int(read_json(folder / SUMMARY)["seed"])
     pictures = []
     for measure in ("pass", "majority"):
         frame = curve_frame(table, measure)

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from geomrl.errors import GeomrlError
 from geomrl.files import write_json
 from geomrl.probe.cells import pair_cosines
+from geomrl.runs.layout import SUMMARY
 from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.viz import (
     contrasts,
@@ -30,7 +31,7 @@ from geomrl.viz.picture import FORMATS, Picture, check_formats, write_picture
 from geomrl.viz.tables import Axis, anchor_label, one_source, profile
 
 if TYPE_CHECKING:
-    from geomrl.run import Run
+    from geomrl.runs.run import Run
 
 MOST_PAIRS = 50_000
 N_BOOT = 2000  # of a run without a summary
@@ -197,7 +198,7 @@ def _scene(run: Run, benchmark: str, layer: str, anchor: str, seed: int, umap: b
 
 def _summary_draws(run: Run, seed: int) -> dict[str, int]:
     """Return seed and draws of the summary's intervals, so that a picture shows the same figure."""
-    if not (Path(run.path) / "summary.json").exists():
+    if not (Path(run.path) / SUMMARY).exists():
         return {"seed": seed, "n_boot": N_BOOT}
     return {name: int(run.summary[name]) for name in ("seed", "n_boot")}
 

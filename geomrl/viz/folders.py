@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from geomrl.runs.layout import folder_kinds
+
 
 def draw_folder(
     run: Path,
@@ -33,24 +35,26 @@ def draw_folder(
     Raises:
         GeomrlError: the folder holds none of the five, or what it holds cannot be read.
     """
-    from geomrl.ablate.findings import TABLE, read_ablation
-    from geomrl.evaluate.comparison import VERDICT, open_comparison
-    from geomrl.viz.accuracy import draw_evaluation, is_evaluation
-    from geomrl.viz.training import draw_training, is_training_run
-
-    if (Path(run) / TABLE).exists():
+    kinds = folder_kinds(run)
+    if "ablation" in kinds:
+        from geomrl.ablate.findings import read_ablation
         from geomrl.viz.ablation import draw_ablation
 
         return draw_ablation(read_ablation(run), out, progress=progress)
-    if is_evaluation(run):
+    if "evaluation" in kinds:
+        from geomrl.viz.accuracy import draw_evaluation
+
         return draw_evaluation(run, out, progress=progress)
-    if (Path(run) / VERDICT).exists():
+    if "comparison" in kinds:
+        from geomrl.evaluate.comparison import open_comparison
         from geomrl.viz.comparison import draw_comparison
 
         return draw_comparison(open_comparison(run), out, progress=progress)
-    if is_training_run(run):
+    if "training" in kinds:
+        from geomrl.viz.training import draw_training
+
         return draw_training(run, out, progress=progress)
-    from geomrl.run import open_run
+    from geomrl.runs.run import open_run
     from geomrl.viz.figures import draw_figures
 
     return draw_figures(

@@ -9,8 +9,9 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.files import write_json
+from geomrl.runs.layout import METRICS
 from geomrl.train.config import load_config
-from geomrl.train.metrics_log import FILE, read_metrics
+from geomrl.train.metrics_log import read_metrics
 from geomrl.viz import theme
 from geomrl.viz.curves import Curve, Panel, curve_frame, draw_curves
 from geomrl.viz.figures import layer_words
@@ -19,11 +20,6 @@ from geomrl.viz.tables import anchor_label
 
 _BLUE, _ORANGE, _GREEN, _PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _CELLS = ("CC", "II_same_answer", "II", "CI", "floor")
-
-
-def is_training_run(run: Path | str) -> bool:
-    """Whether a folder holds a training's log."""
-    return (Path(run) / FILE).exists()
 
 
 def draw_training(
@@ -86,7 +82,7 @@ def _source(run: Path) -> theme.Source:
     path = run / "config.yaml"
     if not path.exists():
         raise GeomrlError(
-            f"{path}: no such file; a training run keeps its configuration beside {FILE}"
+            f"{path}: no such file; a training run keeps its configuration beside {METRICS}"
         )
     config = load_config(path)
     return theme.Source(config.model.name, config.model.name, config.seed)

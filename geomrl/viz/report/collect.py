@@ -8,15 +8,24 @@ from typing import Any
 
 import pandas as pd
 
-from geomrl.ablate.findings import TABLE as ABLATION
 from geomrl.ablate.findings import Ablation, read_ablation
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.accuracy import ACCURACY, DIFFERENCES
-from geomrl.evaluate.comparison import TABLE as COMPARISON
-from geomrl.evaluate.comparison import VERDICT
 from geomrl.files import read_json, read_parquet
-from geomrl.manifest import read_manifest
-from geomrl.train.metrics_log import FILE as METRICS
+from geomrl.runs.layout import (
+    ABLATION,
+    ACCURACY,
+    COMPARISON,
+    DIFFERENCES,
+    METRICS,
+    REPLACEMENT,
+    ROLLOUTS,
+    SIMILARITY,
+    SUMMARY,
+    VERDICT,
+    Kind,
+    folder_kinds,
+)
+from geomrl.runs.manifest import read_manifest
 from geomrl.train.metrics_log import read_metrics
 
 KINDS = ("probed run", "rollouts", "training", "ablation", "evaluation", "comparison")
@@ -44,7 +53,7 @@ class Collected:
     """
 
     path: Path
-    kinds: tuple[str, ...]
+    kinds: tuple[Kind, ...]
     manifest: dict[str, Any]
     config: str | None = None
     summary: dict[str, Any] | None = None
@@ -74,16 +83,15 @@ def collect(path: Path | str, encoder: str | None = None) -> Collected:
         raise GeomrlError(f"{path}: no such folder; name run directories")
     config = path / "config.yaml"
     similarity, replacement = (
-        _of_encoder(_table(path / name), encoder)
-        for name in ("similarity.parquet", "replacement.parquet")
+        _of_encoder(_table(path / name), encoder) for name in (SIMILARITY, REPLACEMENT)
     )
     found = Collected(
         path,
-        _kinds(path),
+        folder_kinds(path),
         read_manifest(path),
         config.read_text() if config.exists() else None,
-        read_json(path / "summary.json") if (path / "summary.json").exists() else None,
-        (path / "rollouts.parquet").exists(),
+        read_json(path / SUMMARY) if (path / SUMMARY).exists() else None,
+        (path / ROLLOUTS).exists(),
         similarity,
         replacement,
         read_metrics(path) if (path / METRICS).exists() else None,
@@ -99,20 +107,6 @@ def collect(path: Path | str, encoder: str | None = None) -> Collected:
             "ablation, evaluation or comparison); name a folder that geomrl wrote"
         )
     return found
-
-
-def _kinds(path: Path) -> tuple[str, ...]:
-    signs = {
-        "probed run": "similarity.parquet",
-        "training": METRICS,
-        "ablation": ABLATION,
-        "evaluation": ACCURACY,
-        "comparison": COMPARISON,
-    }
-    found = [kind for kind, file in signs.items() if (path / file).exists()]
-    if not found and (path / "rollouts.parquet").exists():
-        found = ["rollouts"]
-    return tuple(found)
 
 
 def _of_encoder(table: pd.DataFrame | None, encoder: str | None) -> pd.DataFrame | None:

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from geomrl.probe.cells import cross_cells
 from geomrl.probe.groups import group_rows
 from geomrl.probe.spaces import raw_space
-from geomrl.rollout.table import problem_keys
+from geomrl.runs.rollouts import problem_keys
 from geomrl.stats.intervals import Interval, pair_interval
 
 N_BOOT = 2000

@@ -12,8 +12,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from geomrl.errors import GeomrlError
-from geomrl.rollout.table import read_rollouts
-from geomrl.run import LABELS, Run, open_run
+from geomrl.runs.layout import ROLLOUTS
+from geomrl.runs.rollouts import read_rollouts
+from geomrl.runs.run import LABELS, Run, open_run
 from geomrl.seeds import derive_rng
 from geomrl.train.config import load_config
 from geomrl.verify.marker import BOXED, parse_marker
@@ -85,7 +86,7 @@ def rollout_sources(run: Collected) -> Iterator[Source]:
     if run.rollouts:
         yield _of_run(run.path, "rollouts")
     for folder in sorted([*run.path.glob("policies/*"), *run.path.glob("rollouts/*")]):
-        if (folder / "rollouts.parquet").exists():
+        if (folder / ROLLOUTS).exists():
             yield _of_run(folder, folder.name)
     if run.metrics is not None:
         yield from _of_training(run.path)

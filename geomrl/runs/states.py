@@ -33,7 +33,7 @@ from geomrl.files import (
     write_json,
     write_parquet,
 )
-from geomrl.manifest import check_same_settings
+from geomrl.runs.manifest import check_same_settings
 
 ROW_SCHEMA = pa.schema(
     [

@@ -8,9 +8,10 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.files import read_parquet, write_csv, write_parquet
+from geomrl.runs.layout import REPLACEMENT
 
-SUMMARY, ROLLOUTS = "replacement.parquet", "replacement_rollouts.parquet"
-"""Mean changes by layer, arm and verdict; every rollout's change."""
+EACH = "replacement_rollouts.parquet"
+"""Every rollout's change; `REPLACEMENT` has the means by layer, arm and verdict."""
 
 
 def write_replacement(
@@ -28,19 +29,19 @@ def write_replacement(
     Raises:
         GeomrlError: a file does not say whose states were replaced (an older geomrl wrote it).
     """
-    parts = {ROLLOUTS: rollouts, SUMMARY: summary}
+    parts = {EACH: rollouts, REPLACEMENT: summary}
     whole = {
         name: _with_others(run / name, rows.assign(encoder=encoder), anchor, encoder)
         for name, rows in parts.items()
     }
     for name, rows in whole.items():  # the summary last: `replaced_anchors` goes by it
         write_parquet(run / name, rows)
-    write_csv((run / SUMMARY).with_suffix(".csv"), whole[SUMMARY])
+    write_csv((run / REPLACEMENT).with_suffix(".csv"), whole[REPLACEMENT])
 
 
 def replaced_anchors(run: Path, encoder: str) -> set[str]:
     """Return the anchors whose states were replaced in a run, in one encoder."""
-    path = run / SUMMARY
+    path = run / REPLACEMENT
     if not path.exists():
         return set()
     table = read_parquet(path)

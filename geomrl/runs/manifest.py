@@ -12,7 +12,8 @@ from typing import Any
 
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json, write_json
-from geomrl.locks import turn
+from geomrl.runs.layout import MANIFEST
+from geomrl.runs.locks import turn
 
 LIBRARIES = (
     *("geomrl", "torch", "transformers", "nnsight", "numpy", "math-verify", "safetensors"),
@@ -43,7 +44,7 @@ def git_commit() -> str | None:
 
 def read_manifest(run: Path) -> dict[str, Any]:
     """Return a run's manifest; an empty one where the run does not exist yet."""
-    path = run / "manifest.json"
+    path = run / MANIFEST
     return read_json(path) if path.exists() else {}
 
 
@@ -90,7 +91,7 @@ def record_step(
                 "versions": versions(),
                 "git_commit": git_commit(),
             }
-        write_json(run / "manifest.json", {**manifest, step: entry})
+        write_json(run / MANIFEST, {**manifest, step: entry})
 
 
 def _changes(

@@ -8,23 +8,15 @@ from typing import Any
 import pandas as pd
 
 from geomrl.files import read_parquet
-from geomrl.manifest import versions
 from geomrl.models import LoadedModel
 from geomrl.probe.extraction import ModelProbe, anchors_hash, rollouts_hash
-from geomrl.probe.parts import Parts, parts_key
 from geomrl.probe.similarity import similarity_table
-from geomrl.probe.store import StateStore
 from geomrl.progress import progress_bar
-from geomrl.rollout.grading import STEP as GRADING
-from geomrl.rollout.table import columns_hash, labels_hash
-from geomrl.run import Run
-from geomrl.verify.marker import parse_marker
-
-
-def run_marker(run: Run) -> Any:
-    """Return the marker that a run's rollouts were graded by."""
-    steps = (run.manifest.get(step, {}).get("settings", {}) for step in (GRADING, "rollouts"))
-    return parse_marker(next(step["marker"] for step in steps if "marker" in step))
+from geomrl.runs.manifest import versions
+from geomrl.runs.parts import Parts, parts_key
+from geomrl.runs.rollouts import columns_hash, labels_hash
+from geomrl.runs.run import Run, run_marker
+from geomrl.runs.states import StateStore
 
 
 def similarity_of(

@@ -12,11 +12,19 @@ from jaxtyping import Float
 
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json, read_parquet
-from geomrl.manifest import read_manifest
-from geomrl.probe.store import StateStore
-from geomrl.rollout.table import labels_hash, read_rollouts
+from geomrl.runs.layout import GRADING, MANIFEST, ROLLOUTS, STATES, SUMMARY
+from geomrl.runs.manifest import read_manifest
+from geomrl.runs.rollouts import labels_hash, read_rollouts
+from geomrl.runs.states import StateStore
+from geomrl.verify.marker import Marker, parse_marker
 
 LABELS = ["benchmark", "problem_id", "sample", "verdict", "answer", "answer_class", "gold"]
+
+
+def run_marker(run: Run) -> Marker:
+    """Return the marker that a run's rollouts were graded by."""
+    steps = (run.manifest.get(step, {}).get("settings", {}) for step in (GRADING, "rollouts"))
+    return parse_marker(next(step["marker"] for step in steps if "marker" in step))
 
 
 class Run:
@@ -36,7 +44,7 @@ class Run:
         self.path = Path(path)
         self.encoder = encoder
         self._stores: dict[str, StateStore] = {}
-        if not (self.path / "manifest.json").exists():
+        if not (self.path / MANIFEST).exists():
             raise GeomrlError(
                 f"{self.path}: not a run directory (no manifest.json in it); make one with "
                 "`geomrl rollout` or `geomrl probe`"
@@ -54,7 +62,7 @@ class Run:
     @cached_property
     def rollouts(self) -> pd.DataFrame:
         """One row a rollout: prompt, response, token ids, verdict, answer class and how it was made."""
-        return read_rollouts(self.path / "rollouts.parquet")
+        return read_rollouts(self.path / ROLLOUTS)
 
     @cached_property
     def similarity(self) -> pd.DataFrame:
@@ -81,7 +89,7 @@ class Run:
         Raises:
             GeomrlError: the rollouts were graded again since, and are labelled otherwise now.
         """
-        found = read_json(self.path / "summary.json")
+        found = read_json(self.path / SUMMARY)
         self._check_labels("summary.json", found.get("labels"), "geomrl probe")
         return found
 
@@ -137,7 +145,7 @@ class Run:
                 "make states with `geomrl probe MODEL --out RUN`"
             )
         if encoder not in self._stores:
-            self._stores[encoder] = StateStore(self.path / "states" / encoder)
+            self._stores[encoder] = StateStore(self.path / STATES / encoder)
         return self._stores[encoder]
 
     @property

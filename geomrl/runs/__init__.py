@@ -1,0 +1,1 @@
+"""The run directory: names and kinds of files, manifest, rollouts, states, finished parts."""
