@@ -8,7 +8,7 @@ from geomrl.evaluate.arms import arm_differences, arm_values, need_arms, with_ar
 from geomrl.evaluate.diversity import path_scores
 from geomrl.evaluate.evaluation import open_evaluation
 from geomrl.files import read_parquet
-from geomrl.models import short_name
+from geomrl.models.loading import short_name
 from geomrl.reproduce import Analysis, Finding
 from geomrl.reproduce.finding import interval, number
 from geomrl.reproduce.runs import ALIGNED, BASE, DAPO

@@ -28,7 +28,8 @@ from geomrl.evaluate.corners import problem_keys
 from geomrl.evaluate.geometry import geometry_evidence, pair_states
 from geomrl.evaluate.policy import policy_evidence
 from geomrl.evaluate.verdict import Evidence
-from geomrl.models import LoadedModel
+from geomrl.models.loading import LoadedModel
+from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ModelProbe
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
@@ -37,7 +38,6 @@ from geomrl.rollout.generate import RolloutConfig, generate_rollouts
 from geomrl.rollout.transformers_engine import TransformersEngine
 from geomrl.runs.rollouts import with_answer_classes
 from geomrl.seeds import derive_rng
-from geomrl.steps import ModelOptions
 from geomrl.verify.verifier import MathVerifier
 
 ANCHOR = "marker_end"  # where the reasoner's states know the answer, so that there is what to align

@@ -28,7 +28,7 @@ import torch
 from rich.progress import track
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from geomrl.models import LoadedModel, vocabulary_hash
+from geomrl.models.loading import LoadedModel, vocabulary_hash
 from geomrl.probe.extraction import (
     ExtractionConfig,
     ModelProbe,

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from geomrl.evaluate.comparison import Comparison, open_comparison
     from geomrl.evaluate.evaluation import Evaluation, evaluate_models, open_evaluation
     from geomrl.evaluate.presets import preset
+    from geomrl.models.options import ModelOptions
     from geomrl.probe.extraction import ExtractionConfig
     from geomrl.rollout.engine import Sampling
     from geomrl.rollout.generate import RolloutConfig
     from geomrl.rollout.import_config import ImportConfig
     from geomrl.runs.run import Run, open_run
     from geomrl.steps import (
-        ModelOptions,
         import_rollouts,
         make_rollouts,
         probe_states,

@@ -45,9 +45,9 @@ from geomrl.errors import GeomrlError
 from geomrl.runs.layout import ROLLOUTS
 
 if TYPE_CHECKING:
+    from geomrl.models.options import ModelOptions
     from geomrl.rollout.generate import RolloutConfig
     from geomrl.rollout.import_config import ImportConfig
-    from geomrl.steps import ModelOptions
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -317,7 +317,7 @@ def reasoner_train(
     overwrite: Annotated[bool, typer.Option(help="Replace what is there.")] = False,
 ) -> None:
     """Train the bundled reasoner from nothing: a few CPU-minutes."""
-    from geomrl.models import quiet_transformers
+    from geomrl.models.loading import quiet_transformers
     from geomrl.reasoner.train import ReasonerConfig, train_reasoner
     from geomrl.report import print_reasoner
 
@@ -358,7 +358,7 @@ def _say_drawn(paths: list[Path], out: Path | None) -> None:
 
 
 def _options(device: str, dtype: str, remote_code: bool, pickle: bool) -> ModelOptions:
-    from geomrl.steps import ModelOptions
+    from geomrl.models.options import ModelOptions
 
     return ModelOptions(device, dtype, remote_code, pickle)
 

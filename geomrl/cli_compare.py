@@ -93,12 +93,12 @@ def compare(
     """
     from geomrl.compare import CompareConfig, compare_models
     from geomrl.evaluate.comparison_report import print_comparison
+    from geomrl.models.options import ModelOptions
     from geomrl.probe.anchors import DEFAULT_ANCHORS
     from geomrl.probe.extraction import ExtractionConfig
     from geomrl.progress import progress_bar
     from geomrl.rollout.engine import Sampling
     from geomrl.rollout.generate import RolloutConfig
-    from geomrl.steps import ModelOptions
     from geomrl.viz.comparison import draw_comparison
 
     found = compare_models(

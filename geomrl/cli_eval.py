@@ -109,9 +109,9 @@ def evaluate(
     from geomrl.evaluate.evaluation import evaluate_models
     from geomrl.evaluate.presets import preset as find_preset
     from geomrl.evaluate.printing import print_evaluation
+    from geomrl.models.options import ModelOptions
     from geomrl.rollout.generate import RolloutConfig
     from geomrl.rollout.import_config import ImportConfig
-    from geomrl.steps import ModelOptions
 
     sampling = find_preset(
         preset, n=n, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens

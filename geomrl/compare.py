@@ -37,10 +37,10 @@ from geomrl.evaluate.rows import CHANGE, COLUMNS, Place, Row
 from geomrl.evaluate.verdict import Evidence, Margins, decide
 from geomrl.evaluate.verdict_file import drawn_together, elsewhere_entry, verdict_entry
 from geomrl.files import write_csv, write_json, write_parquet
-from geomrl.model_names import model_label, split_label
-from geomrl.model_outline import check_one_architecture
-from geomrl.models import LoadedModel
-from geomrl.probe.decoder import find_decoder
+from geomrl.models.decoder import find_decoder
+from geomrl.models.loading import LoadedModel
+from geomrl.models.names import model_label, split_label
+from geomrl.models.outline import check_one_architecture
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem

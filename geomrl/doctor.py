@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from geomrl.reasoner import checkpoint_path
+from geomrl.models.names import checkpoint_path
 
 # library -> (what it is for, what to install where it is absent)
 CORE = {

@@ -7,23 +7,20 @@ the opened run.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.files import file_hash, write_csv, write_json, write_parquet
-from geomrl.model_outline import Outline, outline
-from geomrl.models import (
+from geomrl.models.loading import (
     LoadedModel,
-    load_model,
     load_tokenizer,
     quiet_transformers,
-    spare_threads,
 )
-from geomrl.models import vocabulary_hash as hash_vocabulary
+from geomrl.models.loading import vocabulary_hash as hash_vocabulary
+from geomrl.models.options import ModelOptions, loaded_model
+from geomrl.models.token_ids import check_ids_fit
 from geomrl.probe.analysis import replacement_parts, similarity_of, with_other_encoders
 from geomrl.probe.devices import fill_store_on_devices
 from geomrl.probe.extraction import (
@@ -37,15 +34,14 @@ from geomrl.probe.extraction import (
 )
 from geomrl.probe.intervention import build_trials, summarise_replacement
 from geomrl.probe.intervention import replace as replace_states
-from geomrl.probe.self_check import check_sampling
 from geomrl.problems.load import load_problems
 from geomrl.progress import progress_bar
 from geomrl.rollout.earlier_imports import comparable_settings
 from geomrl.rollout.generate import RolloutConfig, generate_rollouts, grade_again
 from geomrl.rollout.grading import golds_of, record_grading
 from geomrl.rollout.import_config import ImportConfig, import_settings
-from geomrl.rollout.imported_tokens import check_ids_fit
 from geomrl.rollout.importing import import_rollouts as read_foreign_rollouts
+from geomrl.rollout.self_check import check_sampling
 from geomrl.rollout.transformers_engine import TransformersEngine
 from geomrl.runs.layout import ROLLOUTS, SIMILARITY, SUMMARY
 from geomrl.runs.locks import sole_process, turn
@@ -59,38 +55,6 @@ from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.verifier import MathVerifier
 
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """How to load a model. `devices`: "auto", "cpu", "cuda:1", or several with commas."""
-
-    devices: str = "auto"
-    dtype: str = "auto"
-    trust_remote_code: bool = False
-    allow_pickle: bool = False
-
-    @property
-    def device_list(self) -> list[str]:
-        """The devices by name."""
-        return [name.strip() for name in self.devices.split(",") if name.strip()] or ["auto"]
-
-    def load(self, name: str) -> LoadedModel:
-        """Load a model on the first device."""
-        quiet_transformers()
-        loaded = load_model(name, device=self.device_list[0], **self.loading())
-        spare_threads(loaded.model, loaded.device)
-        return loaded
-
-    def outline(self, name: str) -> Outline:
-        """Return what a model's files say of it, without its weights; see `model_outline.outline`."""
-        quiet_transformers()
-        trust, pickled = self.trust_remote_code, self.allow_pickle
-        return outline(name, trust_remote_code=trust, allow_pickle=pickled)
-
-    def loading(self) -> dict[str, Any]:
-        """Return what `load_model` takes besides name and device."""
-        return {key: value for key, value in asdict(self).items() if key != "devices"}
 
 
 def make_rollouts(
@@ -127,7 +91,7 @@ def make_rollouts(
         GeomrlError: see the message; the run keeps every chunk that was finished.
     """
     run = Path(out)
-    loaded = _loaded(model, options)
+    loaded = loaded_model(model, options)
     chosen = load_problems(problems, limit=limit, columns=columns)
     config = config or RolloutConfig()
     engine = TransformersEngine(loaded)
@@ -219,7 +183,7 @@ def read_states(
     """
     run = open_run(out)
     options = options or ModelOptions()
-    loaded = _loaded(model, options).as_filed(run.path / "states")
+    loaded = loaded_model(model, options).as_filed(run.path / "states")
     check_belongs(run, loaded)
     reader = ModelProbe(loaded)
     config = config or ExtractionConfig()
@@ -270,7 +234,7 @@ def probe_states(
         GeomrlError: see the message; finished shards are kept.
     """
     options = options or ModelOptions()
-    loaded = _loaded(model, options).as_filed(Path(out) / "states")
+    loaded = loaded_model(model, options).as_filed(Path(out) / "states")
     run, store = read_states(loaded, out, config=config, options=options, show=show, say=say)
     draws = {"seed": seed, "n_boot": n_boot, "n_perm": n_perm}
     table, notes = similarity_of(run, loaded, store, draws, show)
@@ -310,7 +274,7 @@ def replace_anchor(
         GeomrlError: no group has two correct rollouts with this anchor.
     """
     run = open_run(out)
-    loaded = _loaded(model, options).as_filed(run.path / "states")
+    loaded = loaded_model(model, options).as_filed(run.path / "states")
     check_belongs(run, loaded)
     reader = ModelProbe(loaded)
     names = reader.layers(layers)
@@ -355,10 +319,6 @@ def check_readable(loaded: LoadedModel, config: ExtractionConfig | None = None) 
         GeomrlError: the model disagrees with itself, or a layer that is asked for cannot be read.
     """
     ModelProbe(loaded).layers((config or ExtractionConfig()).layers)
-
-
-def _loaded(model: str | LoadedModel, options: ModelOptions | None) -> LoadedModel:
-    return model if isinstance(model, LoadedModel) else (options or ModelOptions()).load(model)
 
 
 def _extract(

@@ -20,6 +20,6 @@ settings.load_profile("ci" if os.environ.get("CI") else "patient")
 
 @pytest.fixture(scope="session", autouse=True)
 def quiet():
-    from geomrl.models import quiet_transformers
+    from geomrl.models.loading import quiet_transformers
 
     quiet_transformers()

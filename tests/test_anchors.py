@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from tiny import byte_level_tokenizer, character_tokenizer, metaspace_tokenizer
 
 from geomrl.errors import GeomrlError
+from geomrl.models.token_bytes import TokenBytes
 from geomrl.probe.anchors import DEFAULT_ANCHORS, FIXED, anchor_order, check_anchor, find_anchors
-from geomrl.probe.token_bytes import TokenBytes
 from geomrl.verify.marker import parse_marker
 
 BOX = parse_marker("\\boxed{")

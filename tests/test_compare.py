@@ -16,11 +16,11 @@ from geomrl.compare import CompareConfig, check_distinct, compare_models
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.comparison import open_comparison
 from geomrl.evaluate.rows import COLUMNS
+from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.problems.problem import Problem
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
-from geomrl.steps import ModelOptions
 
 SETTINGS = {
     "problems": "arithmetic",

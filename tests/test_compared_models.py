@@ -14,13 +14,13 @@ from geomrl.evaluate.comparison_report import verdict_lines
 from geomrl.evaluate.evaluation import evaluate_models
 from geomrl.evaluate.presets import preset
 from geomrl.files import read_json
+from geomrl.models.names import checkpoint_path
+from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.problems.load import load_problems
-from geomrl.reasoner import checkpoint_path
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.transformers_engine import TransformersEngine
-from geomrl.steps import ModelOptions
 
 EXTRACTION = ExtractionConfig(layers=("final",), anchors=("marker_end", "before_answer"))
 CONFIG = CompareConfig(anchor="marker_end", probe_anchors=(), n_boot=100)

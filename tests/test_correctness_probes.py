@@ -28,7 +28,7 @@ from geomrl.evaluate.probes import (
     transfer_auroc,
     within_auroc,
 )
-from geomrl.models import LoadedModel
+from geomrl.models.loading import LoadedModel
 from geomrl.probe.extraction import ModelProbe
 from geomrl.probe.extractor import Rows
 from geomrl.probe.groups import group_rows

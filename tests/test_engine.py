@@ -12,7 +12,7 @@ from tiny import VOCABULARY, build_model, character_tokenizer
 from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsWarper
 
 from geomrl.errors import GeomrlError, MissingExtra
-from geomrl.models import LoadedModel
+from geomrl.models.loading import LoadedModel
 from geomrl.rollout.engine import Request, Sampling
 from geomrl.rollout.transformers_engine import RowNoise, TransformersEngine, processed_logprobs
 from geomrl.rollout.vllm_engine import VLLMEngine

@@ -18,7 +18,7 @@ from geomrl.evaluate.outcomes import check_same_problems, count_outcomes, shared
 from geomrl.evaluate.presets import PRESETS, preset
 from geomrl.evaluate.sources import Samples, parse_source
 from geomrl.files import write_json
-from geomrl.model_names import model_label, resolve_model
+from geomrl.models.names import model_label, resolve_model
 from geomrl.runs.rollouts import write_rollouts
 from geomrl.stats.intervals import mean_interval
 from geomrl.viz import accuracy as pictures

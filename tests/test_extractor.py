@@ -5,7 +5,7 @@ import torch
 from tiny import ARCHITECTURES, VOCABULARY, build_model
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.decoder import find_decoder, layer_name, score_next
+from geomrl.models.decoder import find_decoder, layer_name, score_next
 from geomrl.probe.extractor import Extractor, Rows, Write
 
 

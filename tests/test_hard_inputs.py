@@ -6,7 +6,7 @@ from small_runs import rollout_lines, save_model, write_lines
 from typer.testing import CliRunner
 
 from geomrl.cli import app
-from geomrl.models import load_model
+from geomrl.models.loading import load_model
 from geomrl.probe.extraction import ModelProbe
 from geomrl.probe.extractor import Rows
 from geomrl.runs.run import open_run

@@ -11,8 +11,8 @@ from cpu_limit import cpu_limit
 from processes import run_process
 from tiny import byte_level_tokenizer
 
+from geomrl.models.token_bytes import TokenBytes
 from geomrl.probe.anchors import find_anchors
-from geomrl.probe.token_bytes import TokenBytes
 from geomrl.verify import marker as markers
 from geomrl.verify import workers
 from geomrl.verify.marker import parse_marker

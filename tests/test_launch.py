@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from training import flat_gradient, reference_loss
 
 from geomrl.files import read_parquet
-from geomrl.models import load_model
-from geomrl.probe.token_bytes import TokenBytes
+from geomrl.models.loading import load_model
+from geomrl.models.token_bytes import TokenBytes
 from geomrl.rollout.transformers_engine import stop_ids
 from geomrl.train.batch import read_samples
 from geomrl.train.config import load_config

@@ -8,7 +8,7 @@ from tiny import character_tokenizer
 from transformers import AutoModelForCausalLM
 
 from geomrl.errors import GeomrlError
-from geomrl.models import load_model, load_tokenizer, short_name, vocabulary_hash
+from geomrl.models.loading import load_model, load_tokenizer, short_name, vocabulary_hash
 
 
 @pytest.fixture

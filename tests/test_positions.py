@@ -6,8 +6,8 @@ import pytest
 import torch
 from test_collect import build_sample
 
-from geomrl.models import load_tokenizer
-from geomrl.probe.token_bytes import TokenBytes
+from geomrl.models.loading import load_tokenizer
+from geomrl.models.token_bytes import TokenBytes
 from geomrl.train.positions import AnchorFinder, alignment_labels, alignment_weight
 from geomrl.train.sections import AlignmentConfig
 from geomrl.verify.marker import parse_marker

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from geomrl import steps
 from geomrl.errors import GeomrlError
-from geomrl.probe.decoder import find_decoder
+from geomrl.models.decoder import find_decoder
 from geomrl.probe.extraction import ExtractionConfig, token_batches
 from geomrl.rollout.importing import ImportConfig
 from geomrl.runs.run import open_run

@@ -13,8 +13,8 @@ from geomrl.errors import GeomrlError
 from geomrl.evaluate.evaluation import compare_samples, open_evaluation
 from geomrl.evaluate.sources import Samples
 from geomrl.files import read_json, read_parquet
+from geomrl.models.names import checkpoint_path
 from geomrl.probe.extraction import ExtractionConfig
-from geomrl.reasoner import checkpoint_path
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.runs.rollouts import write_rollouts

@@ -6,9 +6,9 @@ from tiny import build_model, byte_level_tokenizer
 from typer.testing import CliRunner
 
 from geomrl.cli import app
-from geomrl.models import load_tokenizer
+from geomrl.models.loading import load_tokenizer
+from geomrl.models.token_bytes import TokenBytes
 from geomrl.probe.anchors import find_anchors
-from geomrl.probe.token_bytes import TokenBytes
 from geomrl.rollout.importing import ImportConfig, import_verdicts
 from geomrl.runs.run import open_run
 from geomrl.stats.majority import majority_at_k

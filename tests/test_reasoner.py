@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geomrl.errors import GeomrlError
+from geomrl.models.names import checkpoint_path
 from geomrl.problems.arithmetic import heldout_problems, operation_path, written_steps
-from geomrl.reasoner import checkpoint_path
 from geomrl.reasoner.measure import MeasureConfig, correct_pair_cosines, distinct_share
 from geomrl.reasoner.train import (
     IGNORED,

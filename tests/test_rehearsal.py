@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from geomrl.cli import app
 from geomrl.errors import GeomrlError
-from geomrl.models import LoadedModel, resolve_model
+from geomrl.models.loading import LoadedModel, resolve_model
 from geomrl.problems.problem import Problem
 from geomrl.rollout.engine import Completion, Sampling
 from geomrl.rollout.transformers_engine import TransformersEngine

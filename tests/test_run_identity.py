@@ -8,7 +8,7 @@ from small_runs import rollout_lines, save_model, write_lines
 from geomrl import steps
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json, write_json
-from geomrl.models import load_model
+from geomrl.models.loading import load_model
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig

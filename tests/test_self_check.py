@@ -12,13 +12,13 @@ from zoo import zoo_model
 from geomrl.cli import app
 from geomrl.compare import CompareConfig, compare_models
 from geomrl.errors import GeomrlError
-from geomrl.models import LoadedModel, load_model
-from geomrl.probe.decoder import score_next
+from geomrl.models.decoder import score_next
+from geomrl.models.loading import LoadedModel, load_model
+from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
 from geomrl.probe.extractor import Extractor, Rows, Write
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
-from geomrl.steps import ModelOptions
 from geomrl.verify.marker import BOXED, parse_marker
 
 READ = ("falcon", "gpt_neo", "jamba", "nanochat", "falcon_h1", "recurrent_gemma", "gemma3")

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from geomrl.cli import app
 from geomrl.errors import GeomrlError
-from geomrl.models import load_model, resolve_model
+from geomrl.models.loading import load_model, resolve_model
 from geomrl.train.alignment import GROUP_LOCAL, KINDS
 from geomrl.train.config import TrainConfig, load_config, override, resolved_yaml
 from geomrl.train.memory import estimate, model_shape, trainable_weights

@@ -12,8 +12,8 @@ from ranks_loop import CASES, STEPS
 from safetensors.torch import load_file
 from training import build_samples, run_ranks, run_script
 
-from geomrl.models import load_model
-from geomrl.reasoner import checkpoint_path
+from geomrl.models.loading import load_model
+from geomrl.models.names import checkpoint_path
 from geomrl.train.update_phase import deal_groups
 
 HERE = Path(__file__).parent

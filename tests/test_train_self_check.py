@@ -10,7 +10,7 @@ from training import build_config
 from zoo import zoo_model
 
 from geomrl.errors import GeomrlError
-from geomrl.models import LoadedModel
+from geomrl.models.loading import LoadedModel
 from geomrl.probe.extractor import Extractor
 from geomrl.probe.self_check import trial_rows
 from geomrl.rollout.transformers_engine import TransformersEngine

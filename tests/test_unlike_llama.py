@@ -10,7 +10,7 @@ from tiny import VOCABULARY, build_model, character_tokenizer
 from zoo import zoo_model
 
 from geomrl.errors import GeomrlError
-from geomrl.models import LoadedModel
+from geomrl.models.loading import LoadedModel
 from geomrl.probe.extractor import Extractor, Rows
 from geomrl.rollout.engine import Request, Sampling
 from geomrl.rollout.transformers_engine import TransformersEngine

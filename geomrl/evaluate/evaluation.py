@@ -23,7 +23,8 @@ from geomrl.evaluate.presets import Preset, preset
 from geomrl.evaluate.prompts import asked_of, check_prompts, model_prompts
 from geomrl.evaluate.sources import Samples, Source, parse_source, read_source
 from geomrl.files import read_json, read_parquet, write_csv, write_json, write_parquet
-from geomrl.models import short_name
+from geomrl.models.loading import short_name
+from geomrl.models.options import ModelOptions
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
 from geomrl.problems.training_data import Overlap
@@ -33,7 +34,7 @@ from geomrl.runs.layout import ACCURACY, DIFFERENCES, SUMMARY
 from geomrl.runs.manifest import record_step, versions
 from geomrl.stats.power import LEVEL, POWER
 from geomrl.stats.sign_flip import N_FLIPS
-from geomrl.steps import ModelOptions, make_rollouts
+from geomrl.steps import make_rollouts
 from geomrl.verify.marker import BOXED
 
 PROBLEMS = "problems.parquet"

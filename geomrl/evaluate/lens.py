@@ -68,7 +68,7 @@ def lens_logprobs(
     """
     import torch
 
-    from geomrl.probe.decoder import FINAL, score_next
+    from geomrl.models.decoder import FINAL, score_next
 
     loaded = probe.loaded
     with torch.inference_mode():

@@ -14,7 +14,7 @@ from geomrl.evaluate.effect import Effect, mean_effect
 from geomrl.evaluate.lens import before_the_answer, lens_logprobs
 from geomrl.evaluate.rows import CHANGE, Place, Row
 from geomrl.files import read_parquet, write_parquet
-from geomrl.probe.decoder import FINAL
+from geomrl.models.decoder import FINAL
 from geomrl.probe.extraction import ModelProbe
 from geomrl.runs.rollouts import problem_keys
 from geomrl.runs.run import Run

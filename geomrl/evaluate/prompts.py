@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.models import load_tokenizer, vocabulary_hash
+from geomrl.models.loading import load_tokenizer, vocabulary_hash
 from geomrl.problems.problem import Problem
 from geomrl.rollout.chats import as_chat
 from geomrl.rollout.generate import RolloutConfig, problem_prompt

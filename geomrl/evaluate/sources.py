@@ -10,8 +10,8 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.files import file_hash, read_json, write_json
-from geomrl.model_names import model_label, resolve_model, split_label, split_step
-from geomrl.models import short_name
+from geomrl.models.loading import short_name
+from geomrl.models.names import model_label, resolve_model, split_label, split_step
 from geomrl.progress import progress_bar
 from geomrl.rollout.earlier_imports import comparable_settings
 from geomrl.rollout.import_config import ImportConfig, import_settings

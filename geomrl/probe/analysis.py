@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from geomrl.files import read_parquet
-from geomrl.models import LoadedModel
+from geomrl.models.loading import LoadedModel
 from geomrl.probe.extraction import ModelProbe, anchors_hash, rollouts_hash
 from geomrl.probe.similarity import similarity_table
 from geomrl.progress import progress_bar

@@ -32,7 +32,7 @@ from dataclasses import dataclass
 from itertools import accumulate, takewhile
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.token_bytes import TokenBytes
+from geomrl.models.token_bytes import TokenBytes
 from geomrl.verify.marker import Marker, MarkerSpan, SearchTimeout
 
 FIXED = (

@@ -91,7 +91,7 @@ def _work(
 ) -> None:
     import torch
 
-    from geomrl.models import load_model, quiet_transformers
+    from geomrl.models.loading import load_model, quiet_transformers
     from geomrl.probe.extraction import ModelProbe, fill_store
     from geomrl.runs.run import open_run
     from geomrl.runs.states import StateStore

@@ -15,16 +15,16 @@ from torch import Tensor
 
 from geomrl.errors import GeomrlError
 from geomrl.files import text_hash
-from geomrl.model_hash import tokenizer_hash
-from geomrl.models import LoadedModel
+from geomrl.models import turns
+from geomrl.models.decoder import FINAL, layer_name, score_next
+from geomrl.models.identity import tokenizer_hash
+from geomrl.models.loading import LoadedModel
+from geomrl.models.token_bytes import TokenBytes
+from geomrl.models.turns import turn_end_ids
 from geomrl.probe import anchors as anchors_module
 from geomrl.probe.anchors import DEFAULT_ANCHORS, Anchor, check_anchor, find_anchors
-from geomrl.probe.decoder import FINAL, layer_name, score_next
 from geomrl.probe.extractor import Extractor, Rows
 from geomrl.probe.self_check import check_reading, refuse_unreadable
-from geomrl.probe.token_bytes import TokenBytes
-from geomrl.rollout import turns
-from geomrl.rollout.turns import turn_end_ids
 from geomrl.runs.rollouts import columns_hash
 from geomrl.runs.states import INTEGER_COLUMNS, ROW_SCHEMA, StateStore, StoreSettings
 from geomrl.verify import marker as marker_module

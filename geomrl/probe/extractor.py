@@ -19,7 +19,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from geomrl.probe.decoder import FINAL, find_decoder, layer_name
+from geomrl.models.decoder import FINAL, find_decoder, layer_name
 
 
 @dataclass(frozen=True)

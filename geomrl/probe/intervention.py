@@ -21,8 +21,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from geomrl.errors import GeomrlError
+from geomrl.models.decoder import FINAL, score_next
 from geomrl.probe.anchors import find_anchors
-from geomrl.probe.decoder import FINAL, score_next
 from geomrl.probe.extraction import ModelProbe, token_batches
 from geomrl.probe.extractor import Rows, Write
 from geomrl.seeds import derive_rng

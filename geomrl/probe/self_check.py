@@ -13,44 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from geomrl.errors import GeomrlError
-from geomrl.models import steady_length
-from geomrl.probe.decoder import FINAL, Decoder, next_token_logits
+from geomrl.models.decoder import FINAL, Decoder, next_token_logits
+from geomrl.models.trial import LOGITS, REPEATED, STATES, distance, require, trial_sequences
 from geomrl.probe.extractor import Extractor, Rows, first_output
-from geomrl.rollout.engine import Engine, Request, Sampling
-from geomrl.seeds import derive_seed
-
-_LENGTHS = (9, 13, 4)
-"""Ragged, so that padding shows; the second row is the longest."""
-
-STATES = {torch.bfloat16: 0.1, torch.float16: 0.02}
-"""Largest relative distance of a state from itself in a batch of another shape.
-
-Matrix products of other shapes are summed in another order. In float32 that was measured as 3e-5 or
-less over 150 tiny architectures, and 1e-3 leaves room for depth; a bfloat16 number is only good to
-2^-8, which tens of layers add up.
-"""
-
-REPEATED = {torch.bfloat16: 0.01, torch.float16: 0.01}
-"""The same in a batch of the same shape, where nothing but the order of atomic sums may differ."""
-
-LOGITS = {torch.bfloat16: 0.02, torch.float16: 0.005}
-"""The same of logits from one and the same state: one rounding of the head, and of a scaling."""
-
-
-NATS = {torch.bfloat16: 0.25, torch.float16: 0.05}
-"""Largest mean distance of log-probabilities, in nats, between two ways of running a model.
-
-In float32, 1e-3: sums in another order were measured as 1e-5 or less. A bfloat16 logit of a real
-model, about 20, is itself only good to .06; two engines differ by some .02 on text that the model
-wrote, and by more on tokens as unlikely as the trial's. What is wrong by kind was .9 to 130 nats.
-"""
-
-DRAWN = 8
-"""Tokens sampled from each row to try an engine."""
 
 
 @dataclass(frozen=True)
@@ -75,34 +44,9 @@ class Trial:
 
 
 def trial_rows(config: Any, device: torch.device, n_tokens: int | None = None) -> Trial:
-    """Return rows to try a model on; the same for every model of as many tokens.
-
-    Ids that the configuration names (padding, end, image) are left out: they may be treated apart.
-
-    Args:
-        config: the model's transformers configuration.
-        device: where the rows are wanted.
-        n_tokens: the tokenizer's ids, where they are fewer than the model's.
-    """
-    text = config.get_text_config()
-    named = {
-        i
-        for each in (config, text)
-        for key, value in vars(each).items()
-        if key.endswith(("token_id", "token_index"))
-        for i in (value if isinstance(value, list) else [value])
-    }
-    size = min(text.vocab_size, n_tokens or text.vocab_size)
-    valid = torch.tensor([i for i in range(size) if i not in named] or list(range(size)))
-    draw = torch.Generator().manual_seed(derive_seed(0, "self-check"))
-    room = steady_length(config) or getattr(text, "max_position_embeddings", None)
-    # Room is left for what is sampled behind a row.
-    lengths = [min(length, max(room - DRAWN, 1) if room else length) for length in _LENGTHS]
-    sequences = tuple(
-        valid[torch.randint(0, len(valid), (length,), generator=draw)].to(device)
-        for length in lengths
-    )
-    where = [(i, p) for i, length in enumerate(lengths) for p in range(length)]
+    """Return the trial's sequences as padded rows; arguments as in `trial_sequences`."""
+    sequences = trial_sequences(config, device, n_tokens)
+    where = [(i, p) for i, ids in enumerate(sequences) for p in range(len(ids))]
     sequence, position = (torch.tensor(x, device=device) for x in zip(*where, strict=True))
     ids = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True)
     return Trial(sequences, ids, Rows(sequence, position))
@@ -218,45 +162,6 @@ def check_reading(loaded: Any, extractor: Extractor) -> dict[str, str]:
     return unreadable
 
 
-@torch.inference_mode()
-def check_sampling(loaded: Any, engine: Engine) -> None:
-    """Hold samples from ragged prompts against the model itself.
-
-    Neither the padding on the left nor the cache of keys and values may show: each sampled token must
-    have the log-probability that it has in a single forward of its row alone.
-
-    Args:
-        loaded: a `LoadedModel`.
-        engine: what samples from it.
-
-    Raises:
-        GeomrlError: it has another.
-    """
-    trial = trial_rows(loaded.model.config, loaded.device, len(loaded.tokenizer))
-    requests = [Request(tuple(ids.tolist()), row) for row, ids in enumerate(trial.sequences)]
-    ours, theirs = [], []
-    for request, completion in zip(
-        requests, engine.generate(requests, Sampling(max_tokens=DRAWN)), strict=True
-    ):
-        ids = torch.tensor([[*request.prompt_ids, *completion.ids]], device=loaded.device)
-        at = torch.arange(len(request.prompt_ids), ids.shape[1], device=loaded.device)
-        every = loaded.model(**_inputs(ids)).logits[0, at - 1].float().log_softmax(-1)
-        theirs.append(every.gather(-1, ids[0, at][:, None])[:, 0])
-        ours += completion.logprobs
-    require(
-        nats(torch.tensor(ours), torch.cat(theirs).cpu()), NATS.get(loaded.dtype, 1e-3),
-        f"{loaded.name} ({type(loaded.model).__name__}): samples from prompts of several lengths have "
-        "other log-probabilities than in a forward of their own",
-        "rollouts would depend on their neighbours; sample with another tool and bring the rollouts "
-        "(geomrl probe --rollouts FILE)",
-    )  # fmt: skip
-
-
-def nats(ours: Tensor, theirs: Tensor) -> float:
-    """Return the mean distance of log-probabilities, in nats."""
-    return float((ours.double() - theirs.double()).abs().mean())
-
-
 def require_same_states(
     name: str,
     found: Mapping[str, Tensor],
@@ -289,28 +194,6 @@ def require_same_states(
         f"{name}: a row's states change when it is padded on the right",
         "states would depend on the batch they were read in: report this model",
     )
-
-
-def distance(ours: Float[Tensor, "rows n"], theirs: Float[Tensor, "rows n"]) -> float:
-    """Return how far apart two readings are: each row's |a - b| / |b|, over rows.
-
-    The largest, and in 16 bits the median: there a mixture's router may send single tokens elsewhere
-    because of a rounding, and what is wrong by kind is wrong in most rows.
-    """
-    a, b = ours.float(), theirs.float()
-    each = (a - b).norm(dim=-1) / b.norm(dim=-1).clamp(min=1e-12)  # [rows]
-    half = ours.dtype.itemsize == 2 or theirs.dtype.itemsize == 2
-    return float(each.median() if half else each.max())
-
-
-def require(found: float, allowed: float, what: str, cure: str) -> None:
-    """Refuse a model that disagrees with itself.
-
-    Raises:
-        GeomrlError: `found` is above `allowed`, or not a number.
-    """
-    if not found <= allowed:
-        raise GeomrlError(f"{what} (by {found:.2g}, where {allowed:.2g} is rounding); {cure}")
 
 
 def refuse_unreadable(name: str, layers: Sequence[str], unreadable: Mapping[str, str]) -> None:

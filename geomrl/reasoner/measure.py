@@ -22,7 +22,7 @@ from geomrl.stats.passk import pass_at_k
 if TYPE_CHECKING:
     import pandas as pd
 
-    from geomrl.models import LoadedModel
+    from geomrl.models.loading import LoadedModel
 
 ANCHORS = ("before_marker", "marker_end")
 MAX_TOKENS = 192
@@ -84,7 +84,7 @@ def measure_reasoner(
     Raises:
         GeomrlError: the folder holds no checkpoint that can be loaded.
     """
-    from geomrl.models import load_model
+    from geomrl.models.loading import load_model
 
     config = config or MeasureConfig()
     loaded = load_model(str(folder), device="cpu")

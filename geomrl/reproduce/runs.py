@@ -273,6 +273,6 @@ class BundledRuns:
 
     @staticmethod
     def _cpu() -> Any:
-        from geomrl.steps import ModelOptions
+        from geomrl.models.options import ModelOptions
 
         return ModelOptions(devices="cpu")

@@ -12,8 +12,9 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.files import read_parquet, remove_leftovers, text_hash, write_parquet
-from geomrl.model_hash import tokenizer_hash, vocabulary_hash
-from geomrl.models import LoadedModel, load_tokenizer
+from geomrl.models.identity import tokenizer_hash, vocabulary_hash
+from geomrl.models.loading import LoadedModel, load_tokenizer
+from geomrl.models.turns import end_ids
 from geomrl.problems.problem import Problem
 from geomrl.problems.prompts import Prompt, default_template, render_prompt
 from geomrl.rollout.engine import Engine, Request, Sampling
@@ -24,7 +25,6 @@ from geomrl.rollout.grading import (
     verdict_changes,
     why_grade_again,
 )
-from geomrl.rollout.transformers_engine import stop_ids
 from geomrl.runs.layout import ROLLOUTS
 from geomrl.runs.locks import sole_process
 from geomrl.runs.manifest import read_manifest, record_step
@@ -200,7 +200,7 @@ def rollout_settings(
         "policy_hash": loaded.identity,
         "vocabulary": loaded.vocabulary,
         "tokenizer": tokenizer_hash(loaded.tokenizer),
-        "stop_ids": sorted(stop_ids(loaded.model, loaded.tokenizer)),
+        "stop_ids": sorted(end_ids(loaded.model.generation_config, loaded.tokenizer)),
         "dtype": str(loaded.dtype).removeprefix("torch."),
         "marker": verifier.marker.spec,
         "problems": text_hash(*(f"{p.benchmark}/{p.problem_id}/{p.statement}" for p in problems)),

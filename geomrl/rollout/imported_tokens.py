@@ -9,13 +9,14 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
+from geomrl.models.token_ids import check_ids_fit
+from geomrl.models.turns import turn_end_ids
 from geomrl.problems.nested import plain
 from geomrl.problems.prompts import Prompt, render_prompt
 from geomrl.rollout.generate import response_text
 from geomrl.rollout.import_config import ImportConfig
 from geomrl.rollout.imported_prompts import PromptReader
 from geomrl.rollout.imported_rows import Say, as_key, is_list
-from geomrl.rollout.turns import turn_end_ids
 
 
 def with_texts(rows: pd.DataFrame, tokenizer: Any, path: Path) -> pd.DataFrame:
@@ -148,32 +149,3 @@ def _id_lists(rows: pd.DataFrame, name: str, tokenizer: Any, path: Path) -> pd.S
             )
         lists.append([int(i) for i in ids])
     return pd.Series(lists, index=rows.index)
-
-
-def check_ids_fit(rows: pd.DataFrame, tokenizer: Any, path: Path, limit: int = 200) -> None:
-    """Check that token ids, read by this tokenizer, say the rollouts' text.
-
-    The first `limit` rows are compared, white space aside.
-
-    Raises:
-        GeomrlError: an id is outside the vocabulary, or the ids say something else.
-    """
-    size = len(tokenizer)
-    pairs: Sequence[tuple[str, list[int], str]] = list(
-        zip(rows["rollout_id"], rows["response_ids"], rows["response"], strict=True)
-    )
-    for name, ids, text in pairs[:limit]:
-        said = (
-            tokenizer.decode(list(ids), skip_special_tokens=True)
-            if max(ids, default=0) < size
-            else ""
-        )
-        plain = tokenizer.decode(
-            tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True
-        )
-        if "".join(said.split()) != "".join(plain.split()):
-            raise GeomrlError(
-                f"{path}: the token ids of rollout {name} do not say its text with this model's "
-                f"tokenizer ({said[:40]!r} against {plain[:40]!r}): they are another tokenizer's. "
-                "Tokenise the text again with --retokenize"
-            )

@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
+from geomrl.models.turns import first_turn, turn_end_ids, turn_ends
 from geomrl.problems.golds import bare_gold
 from geomrl.problems.nested import plain
 from geomrl.rollout.chats import as_chat, before_the_answer, content_text, ends_with_answer
@@ -29,7 +30,6 @@ from geomrl.rollout.imported_rows import (
     without_repeats,
 )
 from geomrl.rollout.imported_tokens import tokenised, with_texts
-from geomrl.rollout.turns import first_turn, turn_end_ids, turn_ends
 from geomrl.runs.rollouts import SCHEMA, grade_columns, rollout_id, with_answer_classes
 from geomrl.verify.marker import Marker
 from geomrl.verify.verifier import Grade, Verifier

@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from geomrl.errors import GeomrlError
-from geomrl.models import LoadedModel
+from geomrl.models.loading import LoadedModel
+from geomrl.models.turns import end_ids
 from geomrl.rollout.engine import Completion, Request, Sampling
 
 
@@ -25,7 +26,7 @@ class TransformersEngine:
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
-        self.stop_ids = stop_ids(loaded.model, loaded.tokenizer)
+        self.stop_ids = end_ids(loaded.model.generation_config, loaded.tokenizer)
         accepted = inspect.signature(loaded.model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._prefill_options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
@@ -205,15 +206,3 @@ def processed_logprobs(
         )
         logits = logits.masked_fill(dropped, -torch.inf)
     return logits.log_softmax(-1)
-
-
-def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the ids that end a response: those of the generation config and the tokenizer's."""
-    return end_ids(model.generation_config, tokenizer)
-
-
-def end_ids(generation: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the end-of-sequence ids of a generation config (or None) and of a tokenizer."""
-    configured = getattr(generation, "eos_token_id", None)
-    listed = configured if isinstance(configured, list) else [configured]
-    return frozenset(i for i in [*listed, tokenizer.eos_token_id] if i is not None)

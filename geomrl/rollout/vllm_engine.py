@@ -30,9 +30,9 @@ from transformers.utils import cached_file
 
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.files import read_json
-from geomrl.models import load_tokenizer, resolve_model
+from geomrl.models.loading import load_tokenizer, resolve_model
+from geomrl.models.turns import end_ids
 from geomrl.rollout.engine import Completion, Request, Sampling
-from geomrl.rollout.transformers_engine import end_ids
 
 _DEFAULTS = {
     "VLLM_LOGGING_LEVEL": "ERROR",

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import GradientCheckpointingLayer
 
 from geomrl.errors import GeomrlError, MissingExtra
-from geomrl.probe.decoder import find_decoder, next_token_logits
+from geomrl.models.decoder import find_decoder, next_token_logits
 from geomrl.train.adapters import LINEAR, linear_modules
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
+from geomrl.models.token_bytes import TokenBytes
 from geomrl.probe.anchors import find_anchors
-from geomrl.probe.token_bytes import TokenBytes
 from geomrl.seeds import derive_seed
 from geomrl.train.batch import Sample
 from geomrl.train.controls import random_position, relabel

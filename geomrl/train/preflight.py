@@ -127,7 +127,7 @@ def read_model_config(config: TrainConfig) -> Any:
     """
     from transformers import AutoConfig
 
-    from geomrl.models import resolve_model
+    from geomrl.models.loading import resolve_model
 
     name = config.model.name
     source = resolve_model(name)
@@ -205,7 +205,7 @@ def _check_problems(config: TrainConfig) -> None:
 
 
 def _check_layers(config: TrainConfig, model_config: Any) -> None:
-    from geomrl.probe.decoder import layer_name
+    from geomrl.models.decoder import layer_name
 
     n_layers = model_config.get_text_config().num_hidden_layers
     asked = {}
@@ -223,7 +223,7 @@ def _check_layers(config: TrainConfig, model_config: Any) -> None:
 
 
 def _check_context(config: TrainConfig, model_config: Any) -> None:
-    from geomrl.models import steady_length
+    from geomrl.models.loading import steady_length
 
     room = getattr(model_config.get_text_config(), "max_position_embeddings", None)
     steady = steady_length(model_config)

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from geomrl.errors import GeomrlError
-from geomrl.models import resolve_model
-from geomrl.probe.decoder import find_decoder, next_token_logits
+from geomrl.models.decoder import find_decoder, next_token_logits
+from geomrl.models.loading import resolve_model
 from geomrl.train.config import TrainConfig
 from geomrl.train.engine import adamw, deepspeed_json, import_deepspeed
 from geomrl.train.policy import Policy, prepare_model

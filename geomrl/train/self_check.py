@@ -13,15 +13,12 @@ import torch
 from torch import Tensor
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.decoder import layer_name
+from geomrl.models.decoder import layer_name
+from geomrl.models.trial import DRAWN, NATS, nats, require
 from geomrl.probe.extractor import Extractor, Rows
 from geomrl.probe.self_check import (
-    DRAWN,
-    NATS,
     Trial,
-    nats,
     refuse_unreadable,
-    require,
     require_same_states,
     trial_rows,
     watch,

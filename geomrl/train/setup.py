@@ -11,20 +11,20 @@ from typing import Any
 from torch import nn
 
 from geomrl.errors import GeomrlError
-from geomrl.models import (
+from geomrl.models.decoder import find_decoder, layer_name
+from geomrl.models.loading import (
     LoadedModel,
     load_model,
     load_tokenizer,
     quiet_transformers,
     spare_threads,
 )
-from geomrl.probe.decoder import find_decoder, layer_name
+from geomrl.models.token_bytes import TokenBytes
+from geomrl.models.turns import turn_end_ids
 from geomrl.probe.extractor import Extractor
-from geomrl.probe.token_bytes import TokenBytes
 from geomrl.problems.load import load_problems
 from geomrl.rollout.engine import TrainingEngine
 from geomrl.rollout.transformers_engine import TransformersEngine
-from geomrl.rollout.turns import turn_end_ids
 from geomrl.seeds import derive_seed
 from geomrl.train.adapters import adapters_off
 from geomrl.train.collect import PromptOrder, TrainingPrompt, training_prompts

@@ -13,7 +13,7 @@ from tiny import build_model
 from widened import save_widened_reasoner
 
 from geomrl.errors import GeomrlError
-from geomrl.models import LoadedModel, load_model, load_tokenizer
+from geomrl.models.loading import LoadedModel, load_model, load_tokenizer
 from geomrl.rollout.engine import Request, Sampling
 from geomrl.rollout.transformers_engine import TransformersEngine, processed_logprobs
 from geomrl.rollout.vllm_engine import VLLMEngine

@@ -5,7 +5,7 @@ import sys
 import torch
 import torch.distributed as dist
 
-from geomrl.models import load_model
+from geomrl.models.loading import load_model
 from geomrl.rollout.engine import Request, Sampling
 from geomrl.rollout.vllm_engine import VLLMEngine
 

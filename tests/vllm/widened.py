@@ -7,8 +7,8 @@ values gives a model with heads of 32 that computes the same function, so it is 
 import torch
 from transformers import AutoModelForCausalLM
 
-from geomrl.models import load_tokenizer
-from geomrl.reasoner import checkpoint_path
+from geomrl.models.loading import load_tokenizer
+from geomrl.models.names import checkpoint_path
 
 HEAD, WIDE = 16, 32
 # Rotary embedding turns dimension i together with i + half, by theta^(-2i/width): a pair i of the

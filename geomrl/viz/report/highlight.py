@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from geomrl.errors import GeomrlError
-from geomrl.models import load_tokenizer, quiet_transformers, vocabulary_hash
+from geomrl.models.loading import load_tokenizer, quiet_transformers, vocabulary_hash
+from geomrl.models.token_bytes import TokenBytes
+from geomrl.models.turns import turn_end_ids
 from geomrl.probe.anchors import find_anchors
-from geomrl.probe.token_bytes import TokenBytes
-from geomrl.rollout.turns import turn_end_ids
 from geomrl.verify.marker import Marker, find_to_show
 
 Piece = tuple[str, str]

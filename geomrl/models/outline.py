@@ -9,10 +9,10 @@ from typing import Any
 from transformers import AutoConfig
 
 from geomrl.errors import GeomrlError
-from geomrl.model_files import check_folder
-from geomrl.model_hash import vocabulary_hash
-from geomrl.model_names import resolve_model
-from geomrl.models import load_message, load_tokenizer
+from geomrl.models.files import check_folder
+from geomrl.models.identity import vocabulary_hash
+from geomrl.models.loading import load_message, load_tokenizer
+from geomrl.models.names import resolve_model
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,16 @@ import re
 from pathlib import Path
 
 from geomrl.errors import GeomrlError
-from geomrl.reasoner import checkpoint_path
 from geomrl.runs.layout import is_training_run
 from geomrl.runs.manifest import read_manifest
 
 _STEP = re.compile(r"(?P<run>.+)@(?P<step>\d+)")
 _CHECKPOINT = re.compile(r"step-(\d+)")
+
+
+def checkpoint_path() -> Path:
+    """Return the folder of the bundled reasoner, an ordinary Hugging Face model folder."""
+    return Path(__file__).parents[1] / "reasoner" / "checkpoint"
 
 
 def resolve_model(name: str) -> str:

@@ -7,13 +7,18 @@ from typing import Any
 
 import jinja2
 
-from geomrl.rollout.transformers_engine import end_ids
-
 # Texts of these are an end of turn whatever tokenizer reads them; others may be markup (`</s>`) or
 # end a part of a turn (`<|end|>`).
 USUAL_ENDS = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|endoftext|>")
 _STARTS = ("<|im_start|>", "<|begin_of_text|>", "<|start_header_id|>", "<start_of_turn>", "<bos>")
 _ANSWER = "an answer"
+
+
+def end_ids(generation: Any, tokenizer: Any) -> frozenset[int]:
+    """Return the end-of-sequence ids of a generation config (or None) and of a tokenizer."""
+    configured = getattr(generation, "eos_token_id", None)
+    listed = configured if isinstance(configured, list) else [configured]
+    return frozenset(i for i in [*listed, tokenizer.eos_token_id] if i is not None)
 
 
 def turn_end_ids(generation: Any, tokenizer: Any) -> frozenset[int]:

@@ -10,7 +10,7 @@ from transformers.utils import cached_file
 
 from geomrl.errors import GeomrlError
 from geomrl.files import file_hash, read_json, text_hash
-from geomrl.model_names import resolve_model
+from geomrl.models.names import resolve_model
 
 # Entries of config.json that decide neither a state nor a logit: what wrote the file, how weights are
 # kept (the number format that is computed in is recorded by itself) or were drawn, what a forward

@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from geomrl.errors import GeomrlError
 from geomrl.files import text_hash
-from geomrl.model_files import check_folder
-from geomrl.model_hash import config_hash, vocabulary_hash, weights_hash
-from geomrl.model_names import resolve_model
+from geomrl.models.files import check_folder
+from geomrl.models.identity import config_hash, vocabulary_hash, weights_hash
+from geomrl.models.names import resolve_model
 
 SMALL = 5_000_000  # weights
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

@@ -1,0 +1,1 @@
+"""Models and tokenizers: names, loading, identity, and what their parts are called."""
