@@ -28,9 +28,9 @@ import pandas as pd
 import scipy.special
 from interval_coverage import LAWS, draw_world
 
-from geomrl.probe.groups import group_rows
-from geomrl.probe.label_tests import draw_verdicts, verdict_statistics
-from geomrl.probe.spaces import raw_space
+from geomrl.geometry.groups import group_rows
+from geomrl.geometry.label_tests import draw_verdicts, verdict_statistics
+from geomrl.geometry.spaces import raw_space
 from geomrl.stats.intervals import FEW, mean_of_means_interval
 from geomrl.stats.multiple import holm
 from geomrl.stats.paired_means import paired_difference_interval

@@ -17,9 +17,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from geomrl.probe.cells import cross_cells, estimate_cells, within_cells
-from geomrl.probe.groups import group_rows
-from geomrl.probe.spaces import raw_space
+from geomrl.geometry.cells import cross_cells, estimate_cells, within_cells
+from geomrl.geometry.groups import group_rows
+from geomrl.geometry.spaces import raw_space
 from geomrl.stats.intervals import mean_interval
 from geomrl.stats.passk import pass_at_k
 

@@ -28,7 +28,6 @@ from geomrl.evaluate.comparison import (
 from geomrl.evaluate.corners import POLICIES, Corners, lens_file, policy_folder, states_hash
 from geomrl.evaluate.geometry import GeometryEvidence, geometry_evidence
 from geomrl.evaluate.identical import identical
-from geomrl.evaluate.lens import before_the_answer, gold_tokens
 from geomrl.evaluate.lens_table import lens_key, lens_rows, write_lens
 from geomrl.evaluate.place import PlaceSettings, place_rows
 from geomrl.evaluate.policy import PolicyEvidence, policy_evidence
@@ -42,6 +41,7 @@ from geomrl.models.loading import LoadedModel
 from geomrl.models.names import model_label, split_label
 from geomrl.models.outline import check_one_architecture
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
+from geomrl.probe.lens import before_the_answer, gold_tokens
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
 from geomrl.progress import progress_bar

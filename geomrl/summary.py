@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from geomrl.probe.similarity import headline
+from geomrl.geometry.similarity import headline
 from geomrl.runs.manifest import versions
 from geomrl.runs.run import Run
 from geomrl.runs.states import absences

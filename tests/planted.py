@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.text import Text
 
-from geomrl.probe.similarity import similarity_table
+from geomrl.geometry.similarity import similarity_table
 from geomrl.viz import contrasts, profiles, theme
 from geomrl.viz.figures import make_pictures
 from geomrl.viz.picture import Picture

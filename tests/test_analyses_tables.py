@@ -16,7 +16,7 @@ from geomrl.ablate.collapse import BEYOND, judged_movements, movements
 from geomrl.ablate.controls import control_comparisons, shared_effects
 from geomrl.ablate.findings import write_ablation
 from geomrl.errors import GeomrlError
-from geomrl.probe.agreement import agreement, agreement_at
+from geomrl.geometry.agreement import agreement, agreement_at
 from geomrl.reproduce import Arms
 from geomrl.reproduce.agreement import agreement_of
 from geomrl.reproduce.contrasted import collapse_finding, controls_finding

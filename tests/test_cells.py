@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from worlds import build_world
 
-from geomrl.probe.cells import (
+from geomrl.geometry.cells import (
     CONTRASTS,
     CROSS_CELLS,
     WITHIN_CELLS,
@@ -14,8 +14,8 @@ from geomrl.probe.cells import (
     pair_cosines,
     within_cells,
 )
-from geomrl.probe.groups import group_rows
-from geomrl.probe.spaces import build_space
+from geomrl.geometry.groups import group_rows
+from geomrl.geometry.spaces import build_space
 
 
 def estimates(rows, states, space="raw", seed=0, n_boot=200):

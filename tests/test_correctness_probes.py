@@ -12,13 +12,8 @@ from sklearn.model_selection import cross_val_predict
 from tiny import build_model, character_tokenizer
 from worlds import build_world
 
-from geomrl.evaluate.lens import (
-    answer_decodability,
-    before_the_answer,
-    gold_tokens,
-    lens_logprobs,
-)
-from geomrl.evaluate.probes import (
+from geomrl.geometry.groups import group_rows
+from geomrl.geometry.linear_probes import (
     auroc,
     grouped_auroc,
     held_out_scores,
@@ -31,7 +26,12 @@ from geomrl.evaluate.probes import (
 from geomrl.models.loading import LoadedModel
 from geomrl.probe.extraction import ModelProbe
 from geomrl.probe.extractor import Rows
-from geomrl.probe.groups import group_rows
+from geomrl.probe.lens import (
+    answer_decodability,
+    before_the_answer,
+    gold_tokens,
+    lens_logprobs,
+)
 
 
 def world(seed=0, **strengths):

@@ -9,10 +9,10 @@ from alignment_tables import build_table
 from worlds import build_world
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.cells import cross_cells, within_cells
-from geomrl.probe.groups import group_rows
-from geomrl.probe.spaces import build_space
-from geomrl.probe.spectrum import effective_rank, participation_ratio, singular_values
+from geomrl.geometry.cells import cross_cells, within_cells
+from geomrl.geometry.groups import group_rows
+from geomrl.geometry.spaces import build_space
+from geomrl.geometry.spectrum import effective_rank, participation_ratio, singular_values
 from geomrl.train.alignment import hidden_align
 from geomrl.train.gauges import alignment_metrics
 

@@ -5,8 +5,8 @@ from small_runs import rollout_lines, save_model, write_lines
 
 from geomrl import steps
 from geomrl.errors import GeomrlError
+from geomrl.geometry.similarity import headline
 from geomrl.probe.extraction import ExtractionConfig
-from geomrl.probe.similarity import headline
 from geomrl.rollout.importing import ImportConfig
 from geomrl.viz.figures import make_pictures
 

@@ -5,15 +5,15 @@ import pytest
 import scipy.stats
 from worlds import build_world
 
-from geomrl.probe.groups import group_rows
-from geomrl.probe.label_tests import (
+from geomrl.geometry.groups import group_rows
+from geomrl.geometry.label_tests import (
     answer_statistics,
     draw_answers,
     draw_verdicts,
     studentised,
     verdict_statistics,
 )
-from geomrl.probe.spaces import build_space
+from geomrl.geometry.spaces import build_space
 from geomrl.stats.permutation import permutation_p
 
 

@@ -18,7 +18,7 @@ from training import flat_gradient, reference_loss
 from geomrl.files import read_parquet
 from geomrl.models.loading import load_model
 from geomrl.models.token_bytes import TokenBytes
-from geomrl.rollout.transformers_engine import stop_ids
+from geomrl.models.turns import end_ids
 from geomrl.train.batch import read_samples
 from geomrl.train.config import load_config
 from geomrl.train.memory import disk, model_shape
@@ -70,7 +70,7 @@ def plain(launched):
     samples = read_samples(read_parquet(launched(0, 1) / "rollouts" / "step-000001.parquet"))
     finder = AnchorFinder(
         TokenBytes(loaded.tokenizer), parse_marker(config.data.marker),
-        stop_ids(loaded.model, loaded.tokenizer),
+        end_ids(loaded.model.generation_config, loaded.tokenizer),
     )  # fmt: skip
     anchors = [finder.alignment_position(s, config.alignment.anchor) for s in samples]
     old = [torch.tensor(s.logprobs, dtype=torch.float64) for s in samples]

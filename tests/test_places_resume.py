@@ -6,7 +6,8 @@ import torch
 from small_runs import rollout_lines, save_model, write_lines
 
 from geomrl import steps
-from geomrl.probe import intervention, similarity
+from geomrl.geometry import similarity
+from geomrl.probe import intervention
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.rollout.importing import ImportConfig
 

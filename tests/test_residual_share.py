@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.groups import group_rows
-from geomrl.probe.residual import problem_shares
-from geomrl.probe.spectrum import residual_share
+from geomrl.geometry.groups import group_rows
+from geomrl.geometry.residual import problem_shares
+from geomrl.geometry.spectrum import residual_share
 
 
 def draw(seed, sizes, spreads, between=1.0, d=3):

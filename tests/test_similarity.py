@@ -4,7 +4,7 @@ import pytest
 from worlds import build_world, reader
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.similarity import COLUMNS, TESTED, headline, similarity_table
+from geomrl.geometry.similarity import COLUMNS, TESTED, headline, similarity_table
 
 CONTEXT = {"policy": "p", "encoder": "e", "step": 3, "benchmark": "b"}
 FAST = {"context": CONTEXT, "n_boot": 100, "n_perm": 49}

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.cka import cka_without, debiased_cka
-from geomrl.evaluate.dimension import two_nn
-from geomrl.evaluate.drift import drift
-from geomrl.evaluate.neighbours import chance, mutual_neighbours
-from geomrl.evaluate.procrustes import held_out_procrustes
-from geomrl.evaluate.rsa import dissimilarities, rsa
+from geomrl.geometry.cka import cka_without, debiased_cka
+from geomrl.geometry.dimension import two_nn
+from geomrl.geometry.drift import drift
+from geomrl.geometry.neighbours import chance, mutual_neighbours
+from geomrl.geometry.procrustes import held_out_procrustes
+from geomrl.geometry.rsa import dissimilarities, rsa
 
 
 def rotation(d, seed=0):

@@ -9,9 +9,9 @@ from sklearn.covariance import LedoitWolf
 from worlds import build_world
 
 from geomrl.errors import GeomrlError
-from geomrl.probe import spaces
-from geomrl.probe.groups import UNKNOWN, group_rows
-from geomrl.probe.spaces import Refusal, build_space
+from geomrl.geometry import spaces
+from geomrl.geometry.groups import UNKNOWN, group_rows
+from geomrl.geometry.spaces import Refusal, build_space
 
 
 def cosine(a, b):

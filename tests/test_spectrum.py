@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import build_world
 
-from geomrl.probe.groups import group_rows
-from geomrl.probe.spectrum import (
+from geomrl.geometry.groups import group_rows
+from geomrl.geometry.spectrum import (
     effective_rank,
     matched_spectra,
     participation_ratio,

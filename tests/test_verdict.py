@@ -13,12 +13,12 @@ from planted_states import Design, build_world, draw_rollouts, encode, planted_e
 
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.before_after import similarity_rows
-from geomrl.evaluate.effect import Effect, jackknife_effect, mean_effect, unknown
 from geomrl.evaluate.geometry import geometry_evidence, pair_states
 from geomrl.evaluate.policy import PolicyEvidence
 from geomrl.evaluate.rows import Place
 from geomrl.evaluate.verdict import Evidence, Margins, decide
 from geomrl.evaluate.verdict_file import drawn_together, verdict_entry
+from geomrl.stats.effect import Effect, jackknife_effect, mean_effect, unknown
 from geomrl.stats.intervals import Interval
 
 SIZES = Design(problems=40, samples=8)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from planted import LAYERS, PlantedRun, make_rollouts, make_table
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.cells import pair_cosines
+from geomrl.geometry.cells import pair_cosines
 from geomrl.stats.intervals import mean_interval
 from geomrl.viz import contrasts, distributions, embedding, heatmap, tables, theme, verdicts
 from geomrl.viz.track import layer_ticks

@@ -12,17 +12,12 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from jaxtyping import Float
 
-from geomrl.evaluate.effect import mean_effect
 from geomrl.evaluate.geometry import Cells, PairedStates, space_cells
 from geomrl.evaluate.rows import BOTH, CHANGE, Place, Row
-from geomrl.probe.cells import (
-    CONTRASTS,
-    WITHIN_CELLS,
-    Cell,
-    estimate_cells,
-)
-from geomrl.probe.groups import Groups
-from geomrl.probe.spaces import SPACES, Refusal, SpaceName, build_space
+from geomrl.geometry.cells import CONTRASTS, WITHIN_CELLS, Cell, estimate_cells
+from geomrl.geometry.groups import Groups
+from geomrl.geometry.spaces import SPACES, Refusal, SpaceName, build_space
+from geomrl.stats.effect import mean_effect
 from geomrl.stats.intervals import Interval, pair_interval
 
 POLICIES = ("base", "rl")

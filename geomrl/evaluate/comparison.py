@@ -16,11 +16,11 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.effect import Effect
 from geomrl.evaluate.geometry import GeometryEvidence
 from geomrl.evaluate.rows import Row
 from geomrl.files import read_json, read_parquet, write_json, write_parquet
 from geomrl.runs.layout import COMPARISON, VERDICT
+from geomrl.stats.effect import Effect
 
 Files = tuple[Path, Path]
 

@@ -17,14 +17,14 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.cka import FEWEST, cka_without
-from geomrl.evaluate.effect import N_BOOT, Effect, jackknife_effect, mean_effect, unknown
-from geomrl.evaluate.procrustes import HeldOut, held_out_procrustes
-from geomrl.probe.cells import Cell, cross_cells, within_cells
-from geomrl.probe.groups import Groups, group_rows
-from geomrl.probe.spaces import Refusal, Space, centred_space, raw_space
-from geomrl.probe.spectrum import effective_rank, singular_values
+from geomrl.geometry.cells import Cell, cross_cells, within_cells
+from geomrl.geometry.cka import FEWEST, cka_without
+from geomrl.geometry.groups import Groups, group_rows
+from geomrl.geometry.procrustes import HeldOut, held_out_procrustes
+from geomrl.geometry.spaces import Refusal, Space, centred_space, raw_space
+from geomrl.geometry.spectrum import effective_rank, singular_values
 from geomrl.seeds import deal
+from geomrl.stats.effect import N_BOOT, Effect, jackknife_effect, mean_effect, unknown
 
 JACKKNIFE_GROUPS = 20
 _ROUNDING = 1e-6  # a spread this small beside the states is float32 rounding

@@ -10,14 +10,14 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.corners import gold_targets
-from geomrl.evaluate.effect import Effect, mean_effect
-from geomrl.evaluate.lens import before_the_answer, lens_logprobs
 from geomrl.evaluate.rows import CHANGE, Place, Row
 from geomrl.files import read_parquet, write_parquet
 from geomrl.models.decoder import FINAL
 from geomrl.probe.extraction import ModelProbe
+from geomrl.probe.lens import before_the_answer, lens_logprobs
 from geomrl.runs.rollouts import problem_keys
 from geomrl.runs.run import Run
+from geomrl.stats.effect import Effect, mean_effect
 
 _COLUMNS = ["rollout_id", "problem_id", "layer", "anchor", "gold_logprob", "entropy"]
 _AGREE = 0.02  # nats and share: the final layer's lens is the model's own next-token distribution

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from geomrl.evaluate import dimension, neighbours, rsa
 from geomrl.evaluate.before_after import similarity_rows
-from geomrl.evaluate.drift import drift
-from geomrl.evaluate.effect import Effect, mean_effect
 from geomrl.evaluate.geometry import GeometryEvidence, PairedStates
-from geomrl.evaluate.lens import answer_decodability, before_the_answer
-from geomrl.evaluate.probes import (
+from geomrl.evaluate.rows import BOTH, CHANGE, Place, Row
+from geomrl.geometry import dimension, neighbours, rsa
+from geomrl.geometry.drift import drift
+from geomrl.geometry.groups import Groups
+from geomrl.geometry.linear_probes import (
     FEWEST_PROBLEMS,
     Scores,
     grouped_auroc,
@@ -25,9 +25,9 @@ from geomrl.evaluate.probes import (
     transfer_auroc,
     within_auroc,
 )
-from geomrl.evaluate.rows import BOTH, CHANGE, Place, Row
-from geomrl.probe.groups import Groups
-from geomrl.probe.spectrum import matched_spectra
+from geomrl.geometry.spectrum import matched_spectra
+from geomrl.probe.lens import answer_decodability, before_the_answer
+from geomrl.stats.effect import Effect, mean_effect
 
 _ENCODERS = ("base", "rl")
 

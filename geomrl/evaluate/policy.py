@@ -14,8 +14,8 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.effect import N_BOOT, Effect, mean_effect
 from geomrl.seeds import derive_rng
+from geomrl.stats.effect import N_BOOT, Effect, mean_effect
 from geomrl.stats.passk import count_correct
 from geomrl.stats.permutation import permutation_p
 

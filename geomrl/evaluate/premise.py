@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.residual import N_CORRECT, N_DRAWS, ProblemShares, problem_shares
+from geomrl.geometry.residual import N_CORRECT, N_DRAWS, ProblemShares, problem_shares
 from geomrl.problems.problem import Problem
 from geomrl.runs.rollouts import problem_keys
 from geomrl.runs.run import Run

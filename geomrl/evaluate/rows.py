@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from geomrl.evaluate.effect import Effect
+from geomrl.stats.effect import Effect
 from geomrl.stats.intervals import Interval
 
 COLUMNS = (

@@ -26,9 +26,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from geomrl.evaluate.effect import Effect
 from geomrl.evaluate.geometry import GeometryEvidence
 from geomrl.evaluate.policy import PolicyEvidence
+from geomrl.stats.effect import Effect
 from geomrl.stats.multiple import holm
 
 NAMES = ("none", "policy", "rotation", "collapse", "alignment", "mixed")

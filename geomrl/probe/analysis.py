@@ -8,9 +8,9 @@ from typing import Any
 import pandas as pd
 
 from geomrl.files import read_parquet
+from geomrl.geometry.similarity import similarity_table
 from geomrl.models.loading import LoadedModel
 from geomrl.probe.extraction import ModelProbe, anchors_hash, rollouts_hash
-from geomrl.probe.similarity import similarity_table
 from geomrl.progress import progress_bar
 from geomrl.runs.manifest import versions
 from geomrl.runs.parts import Parts, parts_key

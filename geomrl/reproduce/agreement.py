@@ -10,7 +10,7 @@ import pandas as pd
 
 from geomrl import open_run
 from geomrl.errors import GeomrlError
-from geomrl.probe.agreement import Agreement, agreement_at
+from geomrl.geometry.agreement import Agreement, agreement_at
 from geomrl.reproduce.finding import Finding, interval, number
 from geomrl.reproduce.probed import cell_words
 from geomrl.reproduce.runs import ANCHORS, LAYER

@@ -2,7 +2,7 @@
 
 The same problems, samples' seeds and anchors every time, so that a run is a trajectory and two
 evaluations differ by their weights alone. RUN/eval/step-000010 holds the rollouts, the similarity
-table (see `geomrl.probe.similarity`) and the figures that go into `metrics.jsonl`.
+table (see `geomrl.geometry.similarity`) and the figures that go into `metrics.jsonl`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import torch
 
 from geomrl.errors import GeomrlError
 from geomrl.files import write_json, write_parquet
+from geomrl.geometry.similarity import similarity_table
 from geomrl.probe.extractor import Extractor
-from geomrl.probe.similarity import similarity_table
 from geomrl.rollout.engine import Sampling
 from geomrl.runs.layout import ROLLOUTS, SIMILARITY, SUMMARY
 from geomrl.runs.rollouts import SCHEMA, with_answer_classes

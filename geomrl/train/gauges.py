@@ -2,7 +2,7 @@
 
 The alignment loss falls also where all problems collapse onto each other, so its figures are
 logged next to the floor (different problems), the centred cosine and the rank of the states.
-Cells are those of the probing tables (`geomrl.probe.cells`): problems have one vote.
+Cells are those of the probing tables (`geomrl.geometry.cells`): problems have one vote.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.spectrum import effective_rank, participation_ratio
+from geomrl.geometry.spectrum import effective_rank, participation_ratio
 
-_NO_DIRECTION = 1e-6  # as in geomrl.probe.spaces
-_ROUNDING = 1e-6  # as in geomrl.probe.spectrum
+_NO_DIRECTION = 1e-6  # as in geomrl.geometry.spaces
+_ROUNDING = 1e-6  # as in geomrl.geometry.spectrum
 _CENTRED_FLOOR_GROUPS = 32  # its cost grows with their square
 
 

@@ -16,7 +16,7 @@ TESTS = {
     "permutation_correctness": theme.Look(theme.INK, "o", "p, verdicts permuted"),
     "permutation_answer_class": theme.Look("#009E73", "D", "p, answer classes permuted"),
 }
-"""What each permutation test shuffles within problems (see `geomrl.probe.label_tests`)."""
+"""What each permutation test shuffles within problems (see `geomrl.geometry.label_tests`)."""
 
 _LEVEL = 0.05
 _HEIGHTS = (1.3, 0.55)  # inches of the contrasts and of the p values below

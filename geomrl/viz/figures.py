@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from geomrl.errors import GeomrlError
 from geomrl.files import write_json
-from geomrl.probe.cells import pair_cosines
+from geomrl.geometry.cells import pair_cosines
 from geomrl.runs.layout import SUMMARY
 from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.viz import (

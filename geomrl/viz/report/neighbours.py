@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from geomrl.probe.cells import cross_cells
-from geomrl.probe.groups import group_rows
-from geomrl.probe.spaces import raw_space
+from geomrl.geometry.cells import cross_cells
+from geomrl.geometry.groups import group_rows
+from geomrl.geometry.spaces import raw_space
 from geomrl.runs.rollouts import problem_keys
 from geomrl.stats.intervals import Interval, pair_interval
 
@@ -87,7 +87,7 @@ def find_neighbours(
 def floor(rows: pd.DataFrame, states: Float[np.ndarray, "n d"], *, seed: int) -> Interval:
     """Return the anisotropy floor: the mean raw cosine over pairs of different problems.
 
-    The cell "floor" of `geomrl.probe.cells`, over all benchmarks together.
+    The cell "floor" of `geomrl.geometry.cells`, over all benchmarks together.
     """
     several = rows["benchmark"].nunique() > 1
     if several:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.groups import Groups
+from geomrl.geometry.groups import Groups
 
 SpaceName = Literal["raw", "centred", "whitened"]
 SPACES: tuple[SpaceName, ...] = ("raw", "centred", "whitened")

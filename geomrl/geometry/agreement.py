@@ -14,9 +14,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.cells import within_cells, without_rounding
-from geomrl.probe.groups import Groups, group_rows
-from geomrl.probe.spaces import Refusal, SpaceName, build_space
+from geomrl.geometry.cells import within_cells, without_rounding
+from geomrl.geometry.groups import Groups, group_rows
+from geomrl.geometry.spaces import Refusal, SpaceName, build_space
 from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.stats.ratio import ratio_of_means
 

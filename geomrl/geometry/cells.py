@@ -20,8 +20,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from geomrl.probe.groups import UNKNOWN, Groups, group_rows, upper_triangle
-from geomrl.probe.spaces import Refusal, Space, SpaceName, build_space
+from geomrl.geometry.groups import UNKNOWN, Groups, group_rows, upper_triangle
+from geomrl.geometry.spaces import Refusal, Space, SpaceName, build_space
 from geomrl.seeds import derive_rng
 from geomrl.stats.intervals import Interval, jackknife_interval, mean_interval, pair_interval
 

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Bool, Float
 
-from geomrl.probe.groups import Groups
+from geomrl.geometry.groups import Groups
 from geomrl.stats.intervals import Interval, jackknife_interval
 
 JACKKNIFE_GROUPS = 20

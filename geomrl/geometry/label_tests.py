@@ -22,8 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from geomrl.probe.cells import without_rounding
-from geomrl.probe.groups import UNKNOWN, Groups
+from geomrl.geometry.cells import without_rounding
+from geomrl.geometry.groups import UNKNOWN, Groups
 from geomrl.seeds import derive_rng
 
 

@@ -16,9 +16,9 @@ import pandas as pd
 from jaxtyping import Float
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.cells import Estimate, cross_cells, estimate_cells, within_cells
-from geomrl.probe.groups import Groups, group_rows
-from geomrl.probe.label_tests import (
+from geomrl.geometry.cells import Estimate, cross_cells, estimate_cells, within_cells
+from geomrl.geometry.groups import Groups, group_rows
+from geomrl.geometry.label_tests import (
     AnswerDraws,
     VerdictDraws,
     answer_statistics,
@@ -26,8 +26,8 @@ from geomrl.probe.label_tests import (
     draw_verdicts,
     verdict_statistics,
 )
-from geomrl.probe.spaces import SPACES, Refusal, build_space
-from geomrl.probe.spectrum import matched_spectra, residual_share
+from geomrl.geometry.spaces import SPACES, Refusal, build_space
+from geomrl.geometry.spectrum import matched_spectra, residual_share
 from geomrl.runs.parts import Parts
 from geomrl.stats.permutation import max_statistic_p
 
@@ -91,10 +91,10 @@ def similarity_table(
     Returns:
         Columns as in `COLUMNS`. Measures:
 
-        - "cosine": cells and contrasts (see `geomrl.probe.cells`), by space and weighting. The
+        - "cosine": cells and contrasts (see `geomrl.geometry.cells`), by space and weighting. The
           contrasts named in `TESTED` carry their test's p.
         - "permutation_correctness", "permutation_answer_class": value is the studentised contrast,
-          p two-sided and adjusted over the anchor's layers (see `geomrl.probe.label_tests`).
+          p two-sided and adjusted over the anchor's layers (see `geomrl.geometry.label_tests`).
         - "residual_share" (cells C, I, all), "effective_rank" and "participation_ratio" (cells C
           and I, at equal n): on un-normalised states, `space` "raw".
 

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from geomrl.evaluate.effect import Effect, mean_effect, unknown
-from geomrl.probe.groups import Groups
+from geomrl.geometry.groups import Groups
+from geomrl.stats.effect import Effect, mean_effect, unknown
 
 if TYPE_CHECKING:
     from geomrl.probe.extraction import ModelProbe

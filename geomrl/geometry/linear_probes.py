@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from geomrl.evaluate.effect import Effect, jackknife_effect, mean_effect, unknown
-from geomrl.probe.groups import Groups
+from geomrl.geometry.groups import Groups
 from geomrl.seeds import deal, derive_rng
+from geomrl.stats.effect import Effect, jackknife_effect, mean_effect, unknown
 
 FOLDS = 5
 INVERSE_PENALTY = 0.1
