@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from geomrl import open_comparison
-from geomrl.evaluate.arm_changes import arm_changes, changes, difference_name, verdict_counts
-from geomrl.evaluate.arms import need_arms, with_arms
+from geomrl.compare.arm_changes import arm_changes, changes, difference_name, verdict_counts
+from geomrl.compare.arms import need_arms, with_arms
 from geomrl.reproduce import Analysis, Finding
 from geomrl.reproduce.comparisons import PANELS, series_frame
 from geomrl.reproduce.finding import interval, number

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from geomrl.evaluate.arms import arm_differences, arm_values, need_arms, with_arms
+from geomrl.compare.arms import arm_differences, arm_values, need_arms, with_arms
 from geomrl.evaluate.diversity import path_scores
 from geomrl.evaluate.evaluation import open_evaluation
 from geomrl.files import read_parquet

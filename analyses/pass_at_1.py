@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from geomrl.evaluate.arms import arm_differences, arm_values
+from geomrl.compare.arms import arm_differences, arm_values
 from geomrl.reproduce import Analysis, Finding
 from geomrl.reproduce.evaluations import open_arms
 from geomrl.reproduce.finding import interval, number

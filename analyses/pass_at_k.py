@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from geomrl.evaluate.arms import arm_differences, arm_values
+from geomrl.compare.arms import arm_differences, arm_values
 from geomrl.reproduce import Analysis, Finding
 from geomrl.reproduce.evaluations import open_arms
 from geomrl.reproduce.finding import interval

@@ -24,10 +24,10 @@ from planted_states import Design
 from scipy.linalg import expm
 from torch import nn
 
-from geomrl.evaluate.corners import problem_keys
-from geomrl.evaluate.geometry import geometry_evidence, pair_states
-from geomrl.evaluate.policy import policy_evidence
-from geomrl.evaluate.verdict import Evidence
+from geomrl.compare.corners import problem_keys
+from geomrl.compare.encoder_change import geometry_evidence, pair_states
+from geomrl.compare.policy_change import policy_evidence
+from geomrl.compare.verdict import Evidence
 from geomrl.models.loading import LoadedModel
 from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ModelProbe

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 from scipy.linalg import expm
 
-from geomrl.evaluate.geometry import geometry_evidence, pair_states
-from geomrl.evaluate.policy import policy_evidence
-from geomrl.evaluate.verdict import Evidence
+from geomrl.compare.encoder_change import geometry_evidence, pair_states
+from geomrl.compare.policy_change import policy_evidence
+from geomrl.compare.verdict import Evidence
 
 HIDDEN = 24
 ANSWERS = 4

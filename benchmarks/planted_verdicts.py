@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from planted_states import Design
 
-from geomrl.evaluate.verdict import NAMES, Evidence, decide
+from geomrl.compare.verdict import NAMES, Evidence, decide
 
 DRAWS = 10  # of each size
 Cell = tuple[tuple[str, float], ...]

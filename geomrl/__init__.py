@@ -16,9 +16,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geomrl.compare import CompareConfig, compare_models
+    from geomrl.compare.comparison import Comparison, open_comparison
+    from geomrl.compare.run import CompareConfig, compare_models
     from geomrl.errors import GeomrlError
-    from geomrl.evaluate.comparison import Comparison, open_comparison
     from geomrl.evaluate.evaluation import Evaluation, evaluate_models, open_evaluation
     from geomrl.evaluate.presets import preset
     from geomrl.models.options import ModelOptions
@@ -40,10 +40,10 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CompareConfig": "geomrl.compare",
-    "compare_models": "geomrl.compare",
-    "Comparison": "geomrl.evaluate.comparison",
-    "open_comparison": "geomrl.evaluate.comparison",
+    "CompareConfig": "geomrl.compare.run",
+    "compare_models": "geomrl.compare.run",
+    "Comparison": "geomrl.compare.run.comparison",
+    "open_comparison": "geomrl.compare.run.comparison",
     "GeomrlError": "geomrl.errors",
     "Evaluation": "geomrl.evaluate.evaluation",
     "evaluate_models": "geomrl.evaluate.evaluation",

@@ -91,7 +91,7 @@ def compare(
     Both models answer the same problems and read both sets of rollouts. Go on where it was
     interrupted by the same command; checkpoints may be added.
     """
-    from geomrl.compare import CompareConfig, compare_models
+    from geomrl.compare.run import CompareConfig, compare_models
     from geomrl.evaluate.comparison_report import print_comparison
     from geomrl.models.options import ModelOptions
     from geomrl.probe.anchors import DEFAULT_ANCHORS

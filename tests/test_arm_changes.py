@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from geomrl.evaluate.arm_changes import arm_changes, cells_by_layer, changes, verdict_counts
+from geomrl.compare.arm_changes import arm_changes, cells_by_layer, changes, verdict_counts
 
 COLUMNS = {"layer": "final", "anchor": "before_marker", "cell": "", "space": "", "low": 0.0,
            "high": 1.0, "p": np.nan, "n_problems": 30, "seed": 0}  # fmt: skip

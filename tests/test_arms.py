@@ -5,9 +5,15 @@ import pandas as pd
 import pytest
 import scipy.stats
 
+from geomrl.compare.arms import (
+    arm_differences,
+    arm_values,
+    need_arms,
+    split_arm,
+    with_arms,
+)
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.accuracy import AVERAGE
-from geomrl.evaluate.arms import arm_differences, arm_values, need_arms, split_arm, with_arms
 
 
 def scores(values, arm, benchmark="b"):

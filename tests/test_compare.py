@@ -12,10 +12,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from planted_models import Edit, edited, random_turn, rotated
 
 from geomrl.cli import app
-from geomrl.compare import CompareConfig, check_distinct, compare_models
+from geomrl.compare.comparison import open_comparison
+from geomrl.compare.rows import COLUMNS
+from geomrl.compare.run import CompareConfig, check_distinct, compare_models
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.comparison import open_comparison
-from geomrl.evaluate.rows import COLUMNS
 from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.problems.problem import Problem

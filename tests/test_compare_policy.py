@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geomrl.compare.policy_change import _permuted, answer_distances, policy_evidence
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.policy import _permuted, answer_distances, policy_evidence
 
 
 def rollouts(chance, n=8, seed=0, length=60.0):

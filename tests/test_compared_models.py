@@ -8,7 +8,7 @@ from small_runs import save_model, write_lines
 from typer.testing import CliRunner
 
 from geomrl.cli import app
-from geomrl.compare import CompareConfig, compare_models
+from geomrl.compare.run import CompareConfig, compare_models
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.comparison_report import verdict_lines
 from geomrl.evaluate.evaluation import evaluate_models

@@ -8,7 +8,7 @@ from evaluations import build_rollouts
 from small_runs import save_model, write_lines
 from test_cli import geomrl
 
-from geomrl.compare import CompareConfig, compare_models
+from geomrl.compare.run import CompareConfig, compare_models
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.evaluation import compare_samples, open_evaluation
 from geomrl.evaluate.sources import Samples

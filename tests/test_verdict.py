@@ -11,13 +11,13 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from planted_states import Design, build_world, draw_rollouts, encode, planted_evidence
 
+from geomrl.compare.cell_rows import similarity_rows
+from geomrl.compare.encoder_change import geometry_evidence, pair_states
+from geomrl.compare.policy_change import PolicyEvidence
+from geomrl.compare.rows import Place
+from geomrl.compare.verdict import Evidence, Margins, decide
+from geomrl.compare.verdict_file import drawn_together, verdict_entry
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.before_after import similarity_rows
-from geomrl.evaluate.geometry import geometry_evidence, pair_states
-from geomrl.evaluate.policy import PolicyEvidence
-from geomrl.evaluate.rows import Place
-from geomrl.evaluate.verdict import Evidence, Margins, decide
-from geomrl.evaluate.verdict_file import drawn_together, verdict_entry
 from geomrl.stats.effect import Effect, jackknife_effect, mean_effect, unknown
 from geomrl.stats.intervals import Interval
 
@@ -37,7 +37,7 @@ def evidence(pass_at_1=0.0, **geometry):
         )
     }  # fmt: skip
     same = {name: effect(1.0) for name in ("cka", "unrotated", "rotated")}
-    from geomrl.evaluate.geometry import GeometryEvidence
+    from geomrl.compare.encoder_change import GeometryEvidence
 
     found = GeometryEvidence(**{**still, **same, **geometry}, n_directions=8)
     policy = PolicyEvidence(effect(pass_at_1), effect(0.0), effect(0.0), 8)

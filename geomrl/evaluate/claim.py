@@ -31,8 +31,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
+from geomrl.compare.verdict import Margins
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.verdict import Margins
 from geomrl.stats.paired import PairedDifference, paired_difference
 from geomrl.stats.power import POWER, t_power
 

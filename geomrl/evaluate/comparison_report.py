@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from geomrl.evaluate.comparison import Comparison
+from geomrl.compare.comparison import Comparison
 from geomrl.runs.layout import VERDICT
 
 MEANINGS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from geomrl.evaluate.arm_changes import cells_by_layer
+from geomrl.compare.arm_changes import cells_by_layer
 from geomrl.reproduce.curves import LOOKS
 from geomrl.reproduce.runs import BASE
 from geomrl.viz import theme

@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from geomrl.compare.arms import need_arms, with_arms
 from geomrl.evaluate.accuracy import AVERAGE
-from geomrl.evaluate.arms import need_arms, with_arms
 from geomrl.evaluate.evaluation import Evaluation, open_evaluation
 from geomrl.problems.arithmetic import BENCHMARK as ARITHMETIC
 from geomrl.problems.arithmetic import EASY, HARD, MEDIUM, PRODUCT

@@ -219,7 +219,7 @@ class BundledRuns:
         return out
 
     def _comparison(self) -> Path:
-        from geomrl.compare import CompareConfig, compare_models
+        from geomrl.compare.run import CompareConfig, compare_models
         from geomrl.probe.extraction import ExtractionConfig
 
         out = self.root / "comparison"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from geomrl.evaluate.comparison import Comparison
-from geomrl.evaluate.rows import BOTH, CHANGE
+from geomrl.compare.comparison import Comparison
+from geomrl.compare.rows import BOTH, CHANGE
 from geomrl.viz import theme
 from geomrl.viz.picture import Picture, write_picture
 from geomrl.viz.series import Panels, Series, draw_series

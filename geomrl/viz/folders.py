@@ -46,7 +46,7 @@ def draw_folder(
 
         return draw_evaluation(run, out, progress=progress)
     if "comparison" in kinds:
-        from geomrl.evaluate.comparison import open_comparison
+        from geomrl.compare.comparison import open_comparison
         from geomrl.viz.comparison import draw_comparison
 
         return draw_comparison(open_comparison(run), out, progress=progress)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from geomrl.evaluate.arm_changes import arm_changes, changes, seeded_arms
+from geomrl.compare.arm_changes import arm_changes, changes, seeded_arms
 from geomrl.viz.report.arms import arm_charts, arm_facts, arm_table
 from geomrl.viz.report.charts import counted, look, place_chart
 from geomrl.viz.report.collect import Collected

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from geomrl.evaluate.rows import BOTH, CHANGE, Place, Row
-from geomrl.evaluate.verdict import COMPONENTS, Finding, Verdict
+from geomrl.compare.rows import BOTH, CHANGE, Place, Row
+from geomrl.compare.verdict import COMPONENTS, Finding, Verdict
 
 
 def verdict_entry(verdict: Verdict) -> dict[str, Any]:

@@ -26,8 +26,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from geomrl.evaluate.geometry import GeometryEvidence
-from geomrl.evaluate.policy import PolicyEvidence
+from geomrl.compare.encoder_change import GeometryEvidence
+from geomrl.compare.policy_change import PolicyEvidence
 from geomrl.stats.effect import Effect
 from geomrl.stats.multiple import holm
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from geomrl.compare.corners import gold_targets
+from geomrl.compare.rows import CHANGE, Place, Row
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.corners import gold_targets
-from geomrl.evaluate.rows import CHANGE, Place, Row
 from geomrl.files import read_parquet, write_parquet
 from geomrl.models.decoder import FINAL
 from geomrl.probe.extraction import ModelProbe

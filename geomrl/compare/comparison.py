@@ -1,6 +1,6 @@
 """What `geomrl compare` left in a folder, and its parts while it works.
 
-OUT/comparison.parquet, .csv    one number a row: see `geomrl.evaluate.rows`
+OUT/comparison.parquet, .csv    one number a row: see `geomrl.compare.run.rows`
 OUT/verdict.json                the verdict on each checkpoint, with its tests
 OUT/parts/BASE--CHECKPOINT/     finished anchors, so that a killed comparison goes on
 """
@@ -15,9 +15,9 @@ from typing import Any
 
 import pandas as pd
 
+from geomrl.compare.encoder_change import GeometryEvidence
+from geomrl.compare.rows import Row
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.geometry import GeometryEvidence
-from geomrl.evaluate.rows import Row
 from geomrl.files import read_json, read_parquet, write_json, write_parquet
 from geomrl.runs.layout import COMPARISON, VERDICT
 from geomrl.stats.effect import Effect

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from geomrl.compare.encoder_change import PairedStates, pair_states
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.geometry import PairedStates, pair_states
 from geomrl.files import read_parquet, text_hash
 from geomrl.runs.rollouts import columns_hash, problem_keys, with_answer_classes
 from geomrl.runs.run import Run, open_run

@@ -16,8 +16,7 @@ from typing import Any
 import pandas as pd
 
 from geomrl import steps
-from geomrl.errors import GeomrlError
-from geomrl.evaluate.comparison import (
+from geomrl.compare.comparison import (
     VERDICT,
     Comparison,
     open_comparison,
@@ -25,16 +24,17 @@ from geomrl.evaluate.comparison import (
     read_part,
     write_part,
 )
-from geomrl.evaluate.corners import POLICIES, Corners, lens_file, policy_folder, states_hash
-from geomrl.evaluate.geometry import GeometryEvidence, geometry_evidence
+from geomrl.compare.corners import POLICIES, Corners, lens_file, policy_folder, states_hash
+from geomrl.compare.encoder_change import GeometryEvidence, geometry_evidence
+from geomrl.compare.lens_table import lens_key, lens_rows, write_lens
+from geomrl.compare.place import PlaceSettings, place_rows
+from geomrl.compare.policy_change import PolicyEvidence, policy_evidence
+from geomrl.compare.rows import CHANGE, COLUMNS, Place, Row
+from geomrl.compare.verdict import Evidence, Margins, decide
+from geomrl.compare.verdict_file import drawn_together, elsewhere_entry, verdict_entry
+from geomrl.errors import GeomrlError
 from geomrl.evaluate.identical import identical
-from geomrl.evaluate.lens_table import lens_key, lens_rows, write_lens
-from geomrl.evaluate.place import PlaceSettings, place_rows
-from geomrl.evaluate.policy import PolicyEvidence, policy_evidence
 from geomrl.evaluate.prompts import asked_of, check_prompts, model_prompts
-from geomrl.evaluate.rows import CHANGE, COLUMNS, Place, Row
-from geomrl.evaluate.verdict import Evidence, Margins, decide
-from geomrl.evaluate.verdict_file import drawn_together, elsewhere_entry, verdict_entry
 from geomrl.files import write_csv, write_json, write_parquet
 from geomrl.models.decoder import find_decoder
 from geomrl.models.loading import LoadedModel

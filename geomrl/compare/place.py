@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from geomrl.evaluate.before_after import similarity_rows
-from geomrl.evaluate.geometry import GeometryEvidence, PairedStates
-from geomrl.evaluate.rows import BOTH, CHANGE, Place, Row
+from geomrl.compare.cell_rows import similarity_rows
+from geomrl.compare.encoder_change import GeometryEvidence, PairedStates
+from geomrl.compare.rows import BOTH, CHANGE, Place, Row
 from geomrl.geometry import dimension, neighbours, rsa
 from geomrl.geometry.drift import drift
 from geomrl.geometry.groups import Groups

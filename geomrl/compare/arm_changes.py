@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from geomrl.evaluate.arms import split_arm, with_arms
-from geomrl.evaluate.rows import BOTH, CHANGE
+from geomrl.compare.arms import split_arm, with_arms
+from geomrl.compare.rows import BOTH, CHANGE
 from geomrl.stats.multiple import holm
 from geomrl.stats.paired import paired_difference
 

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from jaxtyping import Float
 
-from geomrl.evaluate.geometry import Cells, PairedStates, space_cells
-from geomrl.evaluate.rows import BOTH, CHANGE, Place, Row
+from geomrl.compare.encoder_change import Cells, PairedStates, space_cells
+from geomrl.compare.rows import BOTH, CHANGE, Place, Row
 from geomrl.geometry.cells import CONTRASTS, WITHIN_CELLS, Cell, estimate_cells
 from geomrl.geometry.groups import Groups
 from geomrl.geometry.spaces import SPACES, Refusal, SpaceName, build_space
