@@ -23,16 +23,12 @@ if TYPE_CHECKING:
     from geomrl.evaluate.presets import preset
     from geomrl.models.options import ModelOptions
     from geomrl.probe.extraction import ExtractionConfig
+    from geomrl.probe.steps import probe_states, replace_anchor
     from geomrl.rollout.engine import Sampling
     from geomrl.rollout.generate import RolloutConfig
     from geomrl.rollout.import_config import ImportConfig
+    from geomrl.rollout.steps import import_rollouts, make_rollouts
     from geomrl.runs.run import Run, open_run
-    from geomrl.steps import (
-        import_rollouts,
-        make_rollouts,
-        probe_states,
-        replace_anchor,
-    )
     from geomrl.viz.figures import draw_figures
     from geomrl.viz.report.page import write_report
     from geomrl.viz.report.rollouts import ReportSettings
@@ -42,8 +38,8 @@ __version__ = "0.1.0"
 _HOMES = {
     "CompareConfig": "geomrl.compare.run",
     "compare_models": "geomrl.compare.run",
-    "Comparison": "geomrl.compare.run.comparison",
-    "open_comparison": "geomrl.compare.run.comparison",
+    "Comparison": "geomrl.compare.comparison",
+    "open_comparison": "geomrl.compare.comparison",
     "GeomrlError": "geomrl.errors",
     "Evaluation": "geomrl.evaluate.evaluation",
     "evaluate_models": "geomrl.evaluate.evaluation",
@@ -55,11 +51,11 @@ _HOMES = {
     "ImportConfig": "geomrl.rollout.import_config",
     "Run": "geomrl.runs.run",
     "open_run": "geomrl.runs.run",
-    "ModelOptions": "geomrl.steps",
-    "import_rollouts": "geomrl.steps",
-    "make_rollouts": "geomrl.steps",
-    "probe_states": "geomrl.steps",
-    "replace_anchor": "geomrl.steps",
+    "ModelOptions": "geomrl.probe.steps",
+    "import_rollouts": "geomrl.probe.steps",
+    "make_rollouts": "geomrl.probe.steps",
+    "probe_states": "geomrl.probe.steps",
+    "replace_anchor": "geomrl.probe.steps",
     "draw_figures": "geomrl.viz.figures",
     "write_report": "geomrl.viz.report.page",
     "ReportSettings": "geomrl.viz.report.rollouts",

@@ -100,8 +100,8 @@ def rollout(
     allow_pickle: Pickle = False,
 ) -> None:
     """Sample and grade n responses a problem, or import those of another tool."""
-    from geomrl import steps
     from geomrl.report import print_rollouts
+    from geomrl.rollout.steps import import_rollouts, make_rollouts
 
     options = _options(device, dtype, trust_remote_code, allow_pickle)
     if import_file is not None:
@@ -116,11 +116,11 @@ def rollout(
             thinking,
             raw_prompt,
         )
-        run = steps.import_rollouts(
+        run = import_rollouts(
             import_file, model, out, config=config, marker=marker, options=options, say=say
         )
     elif problems is not None:
-        run = steps.make_rollouts(
+        run = make_rollouts(
             model, problems, out, limit=limit, columns=pairs(column, "--column"), marker=marker,
             options=options, say=say,
             config=_rollout_config(
@@ -178,10 +178,12 @@ def probe(
 
     Makes rollouts first where RUN has none (--problems), or imports them (--rollouts).
     """
-    from geomrl import steps
     from geomrl.probe.anchors import DEFAULT_ANCHORS
     from geomrl.probe.extraction import ExtractionConfig
+    from geomrl.probe.steps import check_readable, probe_states
+    from geomrl.probe.steps import replace_anchor as replace_anchor_states
     from geomrl.report import print_headline, print_replacement
+    from geomrl.rollout.steps import import_rollouts, make_rollouts
 
     extraction = ExtractionConfig(
         layers=None if layers == "all" else tuple(names(layers)),
@@ -196,18 +198,18 @@ def probe(
             rollouts, column, where, keep_labels, retokenize, template, system, thinking, raw_prompt
         )
     loaded = options.load(model)
-    steps.check_readable(loaded, extraction)
+    check_readable(loaded, extraction)
     if rollouts is not None:
-        steps.import_rollouts(rollouts, loaded, out, config=importing, marker=marker, say=say)
+        import_rollouts(rollouts, loaded, out, config=importing, marker=marker, say=say)
     elif problems is not None:
-        steps.make_rollouts(
+        make_rollouts(
             loaded, problems, out, limit=limit, columns=pairs(column, "--column"), marker=marker,
             say=say,
             config=_rollout_config(
                 n, seed, chunk, temperature, top_p, top_k, max_tokens, template, system, thinking
             ),
         )  # fmt: skip
-    run = steps.probe_states(
+    run = probe_states(
         loaded, out, config=extraction, seed=seed, n_boot=boot, n_perm=permutations,
         options=options, say=say,
     )  # fmt: skip
@@ -216,7 +218,7 @@ def probe(
     if lacking:
         raise GeomrlError(f"{out}: states and tables are written, but {'; '.join(lacking)}")
     if replace:
-        table = steps.replace_anchor(
+        table = replace_anchor_states(
             loaded, out, anchor=replace_anchor, layers=extraction.layers, seed=seed, n_boot=boot,
             batch_tokens=batch_tokens,
         )  # fmt: skip
@@ -283,15 +285,17 @@ def quickstart(
     umap: Annotated[bool, typer.Option(help="Draw the UMAP too.")] = True,
 ) -> None:
     """The paper's central analysis on the bundled reasoner: rollouts, states, similarity, pictures."""
-    from geomrl import steps
+    from geomrl.models.options import ModelOptions
+    from geomrl.probe.steps import probe_states
     from geomrl.report import print_headline
     from geomrl.rollout.engine import Sampling
     from geomrl.rollout.generate import RolloutConfig
+    from geomrl.rollout.steps import make_rollouts
 
-    loaded = steps.ModelOptions(devices="cpu").load("reasoner")
+    loaded = ModelOptions(devices="cpu").load("reasoner")
     config = RolloutConfig(n=n, seed=seed, chunk=320, sampling=Sampling(max_tokens=192))
-    steps.make_rollouts(loaded, "arithmetic", out, config=config, limit=limit, say=say)
-    run = steps.probe_states(loaded, out, seed=seed, say=say)
+    make_rollouts(loaded, "arithmetic", out, config=config, limit=limit, say=say)
+    run = probe_states(loaded, out, seed=seed, say=say)
     _draw(run, None, "final", "before_marker", umap, seed)
     print_headline(run)
     say(

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Update = Callable[[int, int], None]
+Say = Callable[[str], None]
+"""A remark for the user, in one line."""
 
 
 @contextmanager

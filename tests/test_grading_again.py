@@ -7,14 +7,16 @@ import pytest
 from small_runs import write_lines
 from typer.testing import CliRunner
 
-from geomrl import steps
 from geomrl.cli import app
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json, write_json
+from geomrl.models.options import ModelOptions
+from geomrl.probe.steps import probe_states, run_marker
 from geomrl.problems.load import load_problems
 from geomrl.rollout import generate
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
+from geomrl.rollout.steps import make_rollouts
 from geomrl.rollout.transformers_engine import TransformersEngine
 from geomrl.runs.run import open_run
 
@@ -23,7 +25,7 @@ CONFIG = RolloutConfig(n=4, chunk=8, sampling=Sampling(max_tokens=128), template
 
 @pytest.fixture(scope="module")
 def reasoner():
-    return steps.ModelOptions("cpu").load("reasoner")
+    return ModelOptions("cpu").load("reasoner")
 
 
 def problem_file(folder, wrong=()):
@@ -39,7 +41,7 @@ def problem_file(folder, wrong=()):
 
 
 def sample(model, problems, out, **options):
-    return steps.make_rollouts(model, str(problems), out, config=CONFIG, show=False, **options)
+    return make_rollouts(model, str(problems), out, config=CONFIG, show=False, **options)
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +125,7 @@ def test_another_verifier_or_marker_grades_again(reasoner, runs, faulty, tmp_pat
     assert any("another version of the verifier" in line for line in lines)
     again = sample(reasoner, problems, faulty, marker=r"re:(?i)total of ([0-9]+)", say=lines.append)
     assert any("the marker was" in line for line in lines)
-    assert steps.run_marker(again).spec == r"re:(?i)total of ([0-9]+)"
+    assert run_marker(again).spec == r"re:(?i)total of ([0-9]+)"
 
 
 def test_a_run_of_an_older_geomrl_is_graded_by_todays_verifier(
@@ -151,7 +153,7 @@ def test_results_of_other_labels_are_refused_until_they_are_made_again(
 
     config = ExtractionConfig(layers=("final",), anchors=("marker_end",))
     fast = {"config": config, "n_boot": 100, "n_perm": 99, "show": False}
-    wrong = steps.probe_states(reasoner, faulty, **fast)
+    wrong = probe_states(reasoner, faulty, **fast)
     before = wrong.summary["benchmarks"]["sums"]["pass@1"]["value"]
     cc = wrong.similarity
     never_sampled(monkeypatch)
@@ -160,7 +162,7 @@ def test_results_of_other_labels_are_refused_until_they_are_made_again(
         with pytest.raises(GeomrlError, match=rf"{table}.*graded again since.*geomrl probe"):
             getattr(run, table)
     made = {p: p.stat().st_mtime_ns for p in faulty.rglob("shard-*")}
-    run = steps.probe_states(reasoner, faulty, **fast)
+    run = probe_states(reasoner, faulty, **fast)
     assert run.summary["benchmarks"]["sums"]["pass@1"]["value"] > before
     assert not run.similarity.equals(cc)
     assert made == {p: p.stat().st_mtime_ns for p in faulty.rglob("shard-*")}  # states are kept

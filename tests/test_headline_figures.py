@@ -3,11 +3,12 @@
 import pytest
 from small_runs import rollout_lines, save_model, write_lines
 
-from geomrl import steps
 from geomrl.errors import GeomrlError
 from geomrl.geometry.similarity import headline
 from geomrl.probe.extraction import ExtractionConfig
+from geomrl.probe.steps import probe_states
 from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.steps import import_rollouts
 from geomrl.viz.figures import make_pictures
 
 CONFIG = ExtractionConfig(layers=("final",), anchors=("before_marker",))
@@ -23,10 +24,10 @@ def run(tmp_path_factory):
     for number, line in enumerate(lines):
         line["label"] = line["label"] and number % 7 > int(line["gold"]) % 5  # not all alike
     config = ImportConfig(keep_labels=True, template="plain", columns={"benchmark": "set"})
-    steps.import_rollouts(
+    import_rollouts(
         write_lines(folder / "r.jsonl", lines), model, folder / "run", config=config, show=False
     )
-    return steps.probe_states(
+    return probe_states(
         model, folder / "run", config=CONFIG, seed=7, n_boot=150, n_perm=99, show=False
     )
 

@@ -5,9 +5,8 @@ import pytest
 import torch
 from small_runs import rollout_lines, save_model, write_lines
 
-from geomrl import steps
 from geomrl.geometry import similarity
-from geomrl.probe import intervention
+from geomrl.probe import intervention, steps
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.rollout.importing import ImportConfig
 

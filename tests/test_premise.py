@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from geomrl import open_run, steps
+from geomrl import open_run
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.premise import ALL_KINDS, premise, problem_accuracy, variant_accuracy
 from geomrl.files import read_parquet
 from geomrl.probe.intervention import arm_contrast
+from geomrl.probe.steps import replace_anchor
 from geomrl.problems.load import load_variants
 from geomrl.problems.problem import Problem
 from geomrl.reproduce.premise import premise_finding, removal_table
@@ -100,9 +101,7 @@ def test_both_anchors_are_replaced_once_and_their_rows_kept(bundled, copy):
 
     run = open_run(copy[0])
     encoder = run.store().path.name
-    steps.replace_anchor(
-        "reasoner", copy[0], anchor="marker_end", layers=["1"], n_boot=50, show=False
-    )
+    replace_anchor("reasoner", copy[0], anchor="marker_end", layers=["1"], n_boot=50, show=False)
     for name in ("replacement", "replacement_rollouts"):
         old, new = (read_parquet(folder / f"{name}.parquet") for folder in (probed, copy[0]))
         kept = [t[t["anchor"] == "before_marker"].reset_index(drop=True) for t in (old, new)]
@@ -120,7 +119,7 @@ def test_a_table_that_does_not_say_whose_states_is_refused(copy):
     path = copy[0] / "replacement_rollouts.parquet"
     read_parquet(path).drop(columns="encoder").to_parquet(path)
     with pytest.raises(GeomrlError, match="delete the replacement files"):
-        steps.replace_anchor("reasoner", copy[0], layers=["1"], n_boot=50, show=False)
+        replace_anchor("reasoner", copy[0], layers=["1"], n_boot=50, show=False)
 
 
 def test_the_report_has_a_chart_for_each_anchor_and_verdict(bundled):

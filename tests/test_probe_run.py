@@ -10,11 +10,13 @@ from small_runs import rollout_lines, save_model, write_lines
 from tiny import ARCHITECTURES
 from transformers import AutoModelForCausalLM
 
-from geomrl import steps
 from geomrl.errors import GeomrlError
 from geomrl.models.decoder import find_decoder
+from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ExtractionConfig, token_batches
+from geomrl.probe.steps import probe_states, replace_anchor
 from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.steps import import_rollouts
 from geomrl.runs.run import open_run
 
 FAST = {"n_boot": 100, "n_perm": 99, "show": False}
@@ -25,7 +27,7 @@ LABELS = ImportConfig(keep_labels=True, template="plain")
 
 def import_lines(model, out, lines, config=LABELS):
     path = write_lines(out.with_suffix(".jsonl"), lines)
-    return steps.import_rollouts(path, str(model), out, config=config, show=False)
+    return import_rollouts(path, str(model), out, config=config, show=False)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def model(tmp_path_factory):
 def probed(model, tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "run"
     import_lines(model, out, rollout_lines())
-    return steps.probe_states(str(model), out, config=CONFIG, **FAST)
+    return probe_states(str(model), out, config=CONFIG, **FAST)
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def copy(probed, tmp_path):
 def test_states_equal_unpadded_forwards_of_a_saved_checkpoint(architecture, tmp_path):
     folder = save_model(tmp_path / "model", architecture)
     import_lines(folder, tmp_path / "run", rollout_lines(n_problems=2))
-    run = steps.probe_states(str(folder), tmp_path / "run", config=CONFIG, **FAST)
+    run = probe_states(str(folder), tmp_path / "run", config=CONFIG, **FAST)
     plain = AutoModelForCausalLM.from_pretrained(folder).eval()
     norm = plain.get_submodule(find_decoder(plain).norm)
     rollouts = run.rollouts.set_index("rollout_id")
@@ -107,7 +109,7 @@ def test_coinciding_anchors_are_stored_once_and_layers_read_alone(probed):
 
 def test_the_same_command_again_makes_nothing_new(probed, model):
     before = {p: p.stat().st_mtime_ns for p in probed.path.rglob("shard-*")}
-    steps.probe_states(str(model), probed.path, config=CONFIG, **FAST)
+    probe_states(str(model), probed.path, config=CONFIG, **FAST)
     assert before == {p: p.stat().st_mtime_ns for p in probed.path.rglob("shard-*")}
 
 
@@ -117,7 +119,7 @@ def test_lost_shard_is_made_again_bitwise_equal(copy, model):
     shard.unlink()
     with pytest.raises(GeomrlError, match=r"1 of 1 shards are missing.*again"):
         open_run(copy).states()
-    steps.probe_states(str(model), copy, config=CONFIG, **FAST)
+    probe_states(str(model), copy, config=CONFIG, **FAST)
     assert shard.read_bytes() == want
 
 
@@ -151,9 +153,7 @@ def test_unknown_layer_anchor_encoder_and_folder_are_named(probed, tmp_path):
 
 def test_other_settings_are_refused(copy, model):
     with pytest.raises(GeomrlError, match=r"other settings.*anchors"):
-        steps.probe_states(
-            str(model), copy, config=ExtractionConfig(anchors=("marker_end",)), **FAST
-        )
+        probe_states(str(model), copy, config=ExtractionConfig(anchors=("marker_end",)), **FAST)
 
 
 def test_two_processes_make_the_store_of_one(copy, model):
@@ -161,8 +161,8 @@ def test_two_processes_make_the_store_of_one(copy, model):
     want = {p.name: p.read_bytes() for p in store.glob("shard-*")}
     for path in store.glob("shard-*"):
         path.unlink()
-    options = steps.ModelOptions(devices="cpu,cpu")
-    steps.probe_states(str(model), copy, config=CONFIG, options=options, **FAST)
+    options = ModelOptions(devices="cpu,cpu")
+    probe_states(str(model), copy, config=CONFIG, options=options, **FAST)
     assert want == {p.name: p.read_bytes() for p in store.glob("shard-*")}
 
 
@@ -173,7 +173,7 @@ def test_model_with_nan_states_is_named(tmp_path):
     broken.save_pretrained(folder)
     import_lines(folder, tmp_path / "run", rollout_lines())
     with pytest.raises(GeomrlError, match=r"layer 2, response token \d+ of rollout .*not finite"):
-        steps.probe_states(str(folder), tmp_path / "run", config=CONFIG, **FAST)
+        probe_states(str(folder), tmp_path / "run", config=CONFIG, **FAST)
 
 
 def test_another_vocabulary_is_refused_and_cured(probed, tmp_path):
@@ -182,12 +182,12 @@ def test_another_vocabulary_is_refused_and_cured(probed, tmp_path):
 
     byte_level_tokenizer(vocab_size=262).save_pretrained(other)
     with pytest.raises(GeomrlError, match=r"another vocabulary.*--retokenize"):
-        steps.probe_states(str(other), probed.path, config=CONFIG, **FAST)
+        probe_states(str(other), probed.path, config=CONFIG, **FAST)
 
 
 def test_encoder_other_than_the_policy_stands_beside_it(copy, tmp_path):
     other = save_model(tmp_path / "other", seed=5)
-    run = steps.probe_states(str(other), copy, config=CONFIG, **FAST)
+    run = probe_states(str(other), copy, config=CONFIG, **FAST)
     assert len(run.encoders) == 2
     assert set(run.similarity["encoder"]) == set(run.encoders)
     with pytest.raises(GeomrlError, match="which encoder"):
@@ -197,7 +197,7 @@ def test_encoder_other_than_the_policy_stands_beside_it(copy, tmp_path):
 
 
 def test_replacement_does_what_a_plain_hook_does(probed, model):
-    table = steps.replace_anchor(
+    table = replace_anchor(
         str(model),
         probed.path,
         anchor="before_marker",
@@ -254,7 +254,7 @@ def test_marker_in_the_prompt_changes_nothing(model, tmp_path):
     found = {}
     for name, lines in (("plain", plain), ("boxed", boxed)):
         import_lines(model, tmp_path / name, lines, ImportConfig(template="plain"))
-        run = steps.probe_states(str(model), tmp_path / name, config=CONFIG, **FAST)
+        run = probe_states(str(model), tmp_path / name, config=CONFIG, **FAST)
         keys = ["anchor", "token_index", "flags", "reason"]
         found[name] = run.store().rows()[keys], run.rollouts["verdict"].tolist()
     assert found["plain"][0].equals(found["boxed"][0])

@@ -21,13 +21,14 @@ from test_viz_training import make_log
 from tiny import build_model, character_tokenizer
 from typer.testing import CliRunner
 
-from geomrl import steps
 from geomrl.ablate.findings import write_ablation
 from geomrl.cli import app
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.files import write_json, write_parquet
 from geomrl.probe.extraction import ExtractionConfig
+from geomrl.probe.steps import probe_states
 from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.steps import import_rollouts
 from geomrl.runs.rollouts import write_rollouts
 from geomrl.runs.run import open_run
 from geomrl.viz.report import page
@@ -89,7 +90,7 @@ def run(tmp_path_factory):
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     file = write_lines(folder / "r.jsonl", lines)
-    steps.import_rollouts(
+    import_rollouts(
         file,
         str(folder / "model"),
         folder / "run",
@@ -97,7 +98,7 @@ def run(tmp_path_factory):
         show=False,
     )
     config = ExtractionConfig(layers=("0", "2", "final"), anchors=("before_marker", "marker_end"))
-    return steps.probe_states(
+    return probe_states(
         str(folder / "model"), folder / "run", config=config, n_boot=2000, n_perm=99, show=False
     )
 

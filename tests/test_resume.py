@@ -14,12 +14,13 @@ import torch
 from processes import outputs, wait_until
 from small_runs import rollout_lines, save_model, write_lines
 
-from geomrl import steps
 from geomrl.errors import GeomrlError
 from geomrl.probe.extraction import ExtractionConfig
+from geomrl.probe.steps import probe_states
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.steps import import_rollouts, make_rollouts
 from geomrl.runs.run import open_run
 
 CONFIG = RolloutConfig(
@@ -43,12 +44,12 @@ def problems(tmp_path_factory):
 
 def roll(model, problems, out, config=CONFIG):
     torch.set_num_threads(1)
-    return steps.make_rollouts(model, problems, out, config=config, show=False)
+    return make_rollouts(model, problems, out, config=config, show=False)
 
 
 def probe(model, out):
     torch.set_num_threads(1)
-    return steps.probe_states(model, out, config=EXTRACTION, n_boot=100, n_perm=99, show=False)
+    return probe_states(model, out, config=EXTRACTION, n_boot=100, n_perm=99, show=False)
 
 
 def contents(folder, pattern):
@@ -103,7 +104,7 @@ def test_states_killed_five_times_are_bitwise_those_of_one_run(model, tmp_path, 
     monkeypatch.setattr("geomrl.probe.extraction._SHARD_ROLLOUTS", 8)
     lines = write_lines(tmp_path / "r.jsonl", rollout_lines(n_problems=12))
     config = ImportConfig(keep_labels=True, template="plain")
-    steps.import_rollouts(lines, model, tmp_path / "whole", config=config, show=False)
+    import_rollouts(lines, model, tmp_path / "whole", config=config, show=False)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     started = time.perf_counter()
     probe(model, tmp_path / "whole")
@@ -165,7 +166,7 @@ def test_more_problems_or_another_seed_shift_no_draw(model, problems, tmp_path):
     from dataclasses import replace
 
     whole = roll(model, problems, tmp_path / "whole").rollouts.set_index("rollout_id")
-    few = steps.make_rollouts(
+    few = make_rollouts(
         model, problems, tmp_path / "few", config=replace(CONFIG, n=2), limit=3, show=False
     ).rollouts
     assert len(few) == 6

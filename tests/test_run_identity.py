@@ -5,14 +5,15 @@ import pytest
 import torch
 from small_runs import rollout_lines, save_model, write_lines
 
-from geomrl import steps
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json, write_json
 from geomrl.models.loading import load_model
 from geomrl.probe.extraction import ExtractionConfig
+from geomrl.probe.steps import read_states
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.steps import import_rollouts, make_rollouts
 from geomrl.runs.run import open_run
 
 CONFIG = RolloutConfig(n=2, chunk=8, sampling=Sampling(max_tokens=6), template="plain")
@@ -42,14 +43,14 @@ def problems(tmp_path):
 
 def roll(folder, problems, out):
     torch.set_num_threads(1)
-    return steps.make_rollouts(str(folder), problems, out, config=CONFIG, show=False)
+    return make_rollouts(str(folder), problems, out, config=CONFIG, show=False)
 
 
 def imported(folder, tmp_path):
     torch.set_num_threads(1)
     lines = write_lines(tmp_path / "r.jsonl", rollout_lines(n_problems=4))
     config = ImportConfig(keep_labels=True, template="plain")
-    steps.import_rollouts(lines, str(folder), tmp_path / "run", config=config, show=False)
+    import_rollouts(lines, str(folder), tmp_path / "run", config=config, show=False)
     return tmp_path / "run"
 
 
@@ -62,10 +63,10 @@ def slower_rotation(folder):
 
 def test_another_rope_theta_is_another_encoder(folder, tmp_path):
     run = imported(folder, tmp_path)
-    steps.read_states(str(folder), run, config=STATES, show=False)
+    read_states(str(folder), run, config=STATES, show=False)
     first = open_run(run).states("final", "marker_end")[1]
     slower_rotation(folder)
-    steps.read_states(str(folder), run, config=STATES, show=False)
+    read_states(str(folder), run, config=STATES, show=False)
     encoders = open_run(run).encoders
     assert len(encoders) == 2
     found = [open_run(run).states("final", "marker_end", key)[1] for key in encoders]
@@ -138,14 +139,14 @@ def test_states_of_an_older_geomrl_are_found_and_gone_on_with(folder, tmp_path, 
     monkeypatch.setattr("geomrl.probe.extraction._SHARD_ROLLOUTS", 8)
     run = imported(folder, tmp_path)
     loaded = load_model(str(folder))
-    steps.read_states(loaded, run, config=STATES, show=False)
+    read_states(loaded, run, config=STATES, show=False)
     want = open_run(run).states("final", "marker_end")[1]
     older_manifest(run, loaded)
     old = older_store(run, loaded)
     for file in old.glob("shard-00001.*"):
         file.unlink()
     kept = {p: p.stat().st_mtime_ns for p in old.glob("shard-*")}
-    steps.read_states(str(folder), run, config=STATES, show=False)
+    read_states(str(folder), run, config=STATES, show=False)
     assert open_run(run).encoders == [old.name]
     assert kept == {p: p.stat().st_mtime_ns for p in kept}
     assert np.array_equal(open_run(run).states("final", "marker_end")[1], want)

@@ -10,13 +10,15 @@ import pytest
 import torch
 from small_runs import rollout_lines, save_model, write_lines
 
-from geomrl import steps
 from geomrl.errors import GeomrlError
+from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
+from geomrl.probe.steps import read_states, run_marker
 from geomrl.rollout import generate
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.steps import import_rollouts, make_rollouts
 from geomrl.runs.run import open_run
 from geomrl.runs.states import StateStore
 
@@ -35,7 +37,7 @@ def run(model, tmp_path, monkeypatch):
     monkeypatch.setattr("geomrl.probe.extraction._SHARD_ROLLOUTS", 8)
     lines = write_lines(tmp_path / "r.jsonl", rollout_lines(n_problems=6))
     config = ImportConfig(keep_labels=True, template="plain")
-    steps.import_rollouts(lines, model, tmp_path / "run", config=config, show=False)
+    import_rollouts(lines, model, tmp_path / "run", config=config, show=False)
     return tmp_path / "run"
 
 
@@ -50,22 +52,20 @@ def test_finished_shards_are_kept_when_a_smaller_batch_goes_on(model, run, monke
 
     monkeypatch.setattr(StateStore, "write_shard", out_of_memory)
     with pytest.raises(torch.OutOfMemoryError):
-        steps.read_states(model, run, config=LARGE, show=False)
+        read_states(model, run, config=LARGE, show=False)
     monkeypatch.setattr(StateStore, "write_shard", write)
     kept = {p: p.stat().st_mtime_ns for p in run.rglob("shard-*")}
     assert len(kept) == 4
     # The size of shards is the store's own, whatever this geomrl would choose.
     monkeypatch.setattr("geomrl.probe.extraction._SHARD_ROLLOUTS", 16)
-    _, store = steps.read_states(model, run, config=SMALL, show=False)
+    _, store = read_states(model, run, config=SMALL, show=False)
     assert kept == {p: p.stat().st_mtime_ns for p in kept}
     assert [store.made_with(i)["batch_tokens"] for i in range(5)] == [*["4000"] * 2, *["200"] * 3]
     rows, states = open_run(run).states("final", "response_last")
     assert len(rows) == 36
     monkeypatch.setattr("geomrl.probe.extraction._SHARD_ROLLOUTS", 8)
-    whole = ModelProbe(steps.ModelOptions("cpu").load(model))
-    located = whole.locate(
-        open_run(run).rollouts, steps.run_marker(open_run(run)), PLACES["anchors"]
-    )
+    whole = ModelProbe(ModelOptions("cpu").load(model))
+    located = whole.locate(open_run(run).rollouts, run_marker(open_run(run)), PLACES["anchors"])
     found, wanted = whole.read(located, ("final",), 4000)
     at = found.loc[found["anchor"] == "response_last", "state_row"].astype(int).tolist()
     np.testing.assert_allclose(states, wanted["final"][at].numpy(), atol=1e-4)
@@ -84,7 +84,7 @@ def test_another_chunk_keeps_the_rollouts_that_are_there(model, tmp_path, monkey
 
     def roll(out, chunk):
         config = RolloutConfig(n=4, chunk=chunk, sampling=Sampling(max_tokens=12), template="plain")
-        return steps.make_rollouts(model, problems, out, config=config, show=False)
+        return make_rollouts(model, problems, out, config=config, show=False)
 
     whole = roll(tmp_path / "whole", 8).rollouts
     monkeypatch.setattr(generate, "_sample", counting)
@@ -100,7 +100,7 @@ def test_another_chunk_keeps_the_rollouts_that_are_there(model, tmp_path, monkey
 
 
 def test_what_a_living_process_writes_is_left_alone(model, run):
-    _, store = steps.read_states(model, run, config=LARGE, show=False)
+    _, store = read_states(model, run, config=LARGE, show=False)
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     mine, theirs = (store.path / f".shard-00009.parquet.{p}.tmp" for p in (os.getpid(), dead.pid))
@@ -122,7 +122,7 @@ def held(model, run, begun, end):
 
     ModelProbe.read = waiting
     torch.set_num_threads(1)
-    steps.read_states(model, run, config=LARGE, show=False)
+    read_states(model, run, config=LARGE, show=False)
 
 
 def test_a_second_process_is_refused_and_the_first_ends_well(model, run):
@@ -133,7 +133,7 @@ def test_a_second_process_is_refused_and_the_first_ends_well(model, run):
     assert begun.wait(300)
     try:
         with pytest.raises(GeomrlError, match=rf"process {first.pid} on .* runs an extraction"):
-            steps.read_states(model, run, config=LARGE, show=False)
+            read_states(model, run, config=LARGE, show=False)
     finally:
         end.set()
         first.join()

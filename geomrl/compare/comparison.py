@@ -1,6 +1,6 @@
 """What `geomrl compare` left in a folder, and its parts while it works.
 
-OUT/comparison.parquet, .csv    one number a row: see `geomrl.compare.run.rows`
+OUT/comparison.parquet, .csv    one number a row: see `geomrl.compare.rows`
 OUT/verdict.json                the verdict on each checkpoint, with its tests
 OUT/parts/BASE--CHECKPOINT/     finished anchors, so that a killed comparison goes on
 """

@@ -8,14 +8,13 @@ time. Whatever is on disk already is not made again.
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from geomrl import steps
 from geomrl.compare.comparison import (
     VERDICT,
     Comparison,
@@ -39,13 +38,16 @@ from geomrl.files import write_csv, write_json, write_parquet
 from geomrl.models.decoder import find_decoder
 from geomrl.models.loading import LoadedModel
 from geomrl.models.names import model_label, split_label
+from geomrl.models.options import ModelOptions
 from geomrl.models.outline import check_one_architecture
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
 from geomrl.probe.lens import before_the_answer, gold_tokens
+from geomrl.probe.steps import check_readable, read_states
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
-from geomrl.progress import progress_bar
+from geomrl.progress import Say, progress_bar
 from geomrl.rollout.generate import RolloutConfig, sampling_settings
+from geomrl.rollout.steps import make_rollouts
 from geomrl.runs.layout import COMPARISON
 from geomrl.runs.manifest import record_step, versions
 from geomrl.runs.parts import parts_key
@@ -53,8 +55,6 @@ from geomrl.runs.rollouts import problem_keys
 from geomrl.runs.run import Run
 from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.verifier import MathVerifier
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def compare_models(
     columns: dict[str, str] | None = None,
     marker: str = BOXED,
     own_prompts: bool = False,
-    options: steps.ModelOptions | None = None,
+    options: ModelOptions | None = None,
     show: bool = True,
     say: Say = lambda line: None,
 ) -> Comparison:
@@ -128,7 +128,7 @@ def compare_models(
     check_settings(names, config, rollouts, extraction)
     chosen = load_problems(problems, limit=limit, columns=columns)
     check_distinct(chosen)
-    options = options or steps.ModelOptions()
+    options = options or ModelOptions()
     check_one_architecture([options.outline(name) for name in names])
     first = named[0][0] or model_label(names[0])
     check_prompts(
@@ -233,7 +233,7 @@ class _Maker:
     limit: int | None
     columns: dict[str, str] | None
     marker: str
-    options: steps.ModelOptions
+    options: ModelOptions
     show: bool
     say: Say
 
@@ -241,7 +241,7 @@ class _Maker:
         """Make all corners; return the models' keys."""
         base = self._load(names[0])
         key, vocabulary, width = base.key, base.vocabulary, _width(base)
-        steps.check_readable(base, self.extraction)
+        check_readable(base, self.extraction)
         run = self._answer(base)
         self._read(base, run, base.key)
         targets = _targets(run, base)
@@ -256,7 +256,7 @@ class _Maker:
                     f"{name}: another vocabulary, width or depth than {names[0]}'s; compare "
                     "checkpoints of one architecture"
                 )
-            steps.check_readable(loaded, self.extraction)
+            check_readable(loaded, self.extraction)
             own = self._answer(loaded)
             for policy in (run, own):
                 self._read(loaded, policy, loaded.key)
@@ -275,7 +275,7 @@ class _Maker:
         return self.options.load(name).as_filed(self.out / "policies")
 
     def _answer(self, loaded: LoadedModel) -> Run:
-        return steps.make_rollouts(
+        return make_rollouts(
             loaded, self.problems, policy_folder(self.out, loaded.key), config=self.rollouts,
             limit=self.limit, columns=self.columns, marker=self.marker, show=self.show,
             say=self.say,
@@ -283,7 +283,7 @@ class _Maker:
 
     def _read(self, loaded: LoadedModel, run: Run, key: str) -> None:
         self.say(f"{key} reads the rollouts of {run.path.name}")
-        steps.read_states(
+        read_states(
             loaded, run.path, config=self.extraction, options=self.options, show=self.show,
             say=self.say,
         )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,20 +28,19 @@ from geomrl.models.options import ModelOptions
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
 from geomrl.problems.training_data import Overlap
+from geomrl.progress import Say
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.import_config import ImportConfig
+from geomrl.rollout.steps import make_rollouts
 from geomrl.runs.layout import ACCURACY, DIFFERENCES, SUMMARY
 from geomrl.runs.manifest import record_step, versions
 from geomrl.stats.power import LEVEL, POWER
 from geomrl.stats.sign_flip import N_FLIPS
-from geomrl.steps import make_rollouts
 from geomrl.verify.marker import BOXED
 
 PROBLEMS = "problems.parquet"
 _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "template", "system")
 _NAMED = 5  # shared problems named in a note
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)

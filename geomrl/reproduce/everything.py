@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import runpy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from geomrl.errors import GeomrlError
 from geomrl.files import atomic_path, write_json
-from geomrl.progress import progress_bar
+from geomrl.progress import Say, progress_bar
 from geomrl.reproduce.analysis import Analysis
 from geomrl.reproduce.finding import PAGE
 from geomrl.reproduce.runs import KINDS, MINUTES, BundledRuns, Scale
 
 INDEX = "figures.json"
-Say = Callable[[str], None]
 
 
 def reproduce(

@@ -15,7 +15,7 @@ In evaluations and comparisons of `arms` a model is named ARM-SEED ("dapo-0", "a
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from geomrl.errors import GeomrlError
+from geomrl.progress import Say
 from geomrl.runs.layout import SUMMARY
 from geomrl.runs.manifest import read_manifest
 
@@ -40,8 +41,6 @@ MINUTES = {
 """About how long a bundled run takes on two cores."""
 
 _THREADS = "OMP_NUM_THREADS"  # read by torch and BLAS when they start: for child processes
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -162,25 +161,25 @@ class BundledRuns:
         return made
 
     def _probed(self) -> Path:
-        from geomrl import steps
+        from geomrl.models.options import ModelOptions
+        from geomrl.probe.steps import probe_states, replace_anchor
+        from geomrl.rollout.steps import make_rollouts
         from geomrl.runs.replacement import replaced_anchors
 
         out = self.root / "probed"
-        loaded = steps.ModelOptions(devices="cpu").load("reasoner")
-        steps.make_rollouts(
+        loaded = ModelOptions(devices="cpu").load("reasoner")
+        make_rollouts(
             loaded, "arithmetic", out, config=self._sampling(self.scale.samples),
             limit=self.scale.problems, show=self.show,
         )  # fmt: skip
         if not (out / SUMMARY).exists():
-            steps.probe_states(
+            probe_states(
                 loaded, out, n_boot=self.scale.n_boot, n_perm=self.scale.n_perm, show=self.show,
                 say=self.say,
             )  # fmt: skip
         for anchor in ANCHORS:
             if anchor not in replaced_anchors(out, loaded.key):
-                steps.replace_anchor(
-                    loaded, out, anchor=anchor, n_boot=self.scale.n_boot, show=self.show
-                )
+                replace_anchor(loaded, out, anchor=anchor, n_boot=self.scale.n_boot, show=self.show)
         return out
 
     def _ablation(self) -> Path:
@@ -237,14 +236,14 @@ class BundledRuns:
         return out
 
     def _variants(self) -> Path:
-        from geomrl import steps
         from geomrl.files import write_json_lines
         from geomrl.problems.load import load_problems
         from geomrl.problems.variants import VARIANTS
+        from geomrl.rollout.steps import make_rollouts
 
         out, names = self.root / "variants", ",".join(VARIANTS)
         for folder, problems, seed in (("again", "arithmetic", 1), ("variants", names, 2)):
-            steps.make_rollouts(
+            make_rollouts(
                 "reasoner", problems, out / folder, limit=self.scale.problems,
                 config=self._sampling(self.scale.samples, seed), options=self._cpu(),
                 show=self.show,

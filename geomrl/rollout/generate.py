@@ -17,6 +17,7 @@ from geomrl.models.loading import LoadedModel, load_tokenizer
 from geomrl.models.turns import end_ids
 from geomrl.problems.problem import Problem
 from geomrl.problems.prompts import Prompt, default_template, render_prompt
+from geomrl.progress import Say
 from geomrl.rollout.engine import Engine, Request, Sampling
 from geomrl.rollout.grading import (
     golds_of,
@@ -81,7 +82,7 @@ def generate_rollouts(
     config: RolloutConfig,
     run: Path,
     progress: Callable[[int, int], None] | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> pd.DataFrame:
     """Sample `config.n` responses a problem into `run/rollouts.parquet` and return the graded table.
 
@@ -116,7 +117,7 @@ def grade_again(
     run: Path,
     golds: Mapping[str, str],
     verifier: Verifier,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> pd.DataFrame:
     """Return a run's table, graded again where golds, marker or verifier have changed.
 

@@ -7,7 +7,7 @@ given; a dotted name reaches into nested columns.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,8 @@ from geomrl.errors import GeomrlError
 from geomrl.files import read_json_lines, read_parquet
 from geomrl.problems.nested import look_up, plain, text_paths
 from geomrl.problems.rows import statement_of
+from geomrl.progress import Say
 from geomrl.rollout.chats import as_chat, ends_with_answer, sampled_text
-
-Say = Callable[[str], None]
 
 # Ours first, then the usual names; the first that the file has is taken. Of the golds the names that
 # can mean nothing else come first: "answer" may be the model's, "solution" is a worked one.

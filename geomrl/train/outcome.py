@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from geomrl.files import read_json, read_parquet, write_json
+from geomrl.probe.summary import interval_dict
 from geomrl.runs.layout import ROLLOUTS, SUMMARY
 from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.stats.passk import pass_at_k
-from geomrl.summary import interval_dict
 
 N_BOOT = 2000
 

@@ -1,24 +1,21 @@
-"""The steps that the command line calls, for Python: rollouts, import, probe, replace.
+"""The steps of probing: read anchor states, compute similarities, replace states.
 
-Each reads what the one before wrote into the run directory, resumes where it stopped, and returns
+Each reads what the step before wrote into the run directory, resumes where it stopped, and returns
 the opened run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.files import file_hash, write_csv, write_json, write_parquet
+from geomrl.files import write_csv, write_json, write_parquet
 from geomrl.models.loading import (
     LoadedModel,
-    load_tokenizer,
-    quiet_transformers,
 )
-from geomrl.models.loading import vocabulary_hash as hash_vocabulary
 from geomrl.models.options import ModelOptions, loaded_model
 from geomrl.models.token_ids import check_ids_fit
 from geomrl.probe.analysis import replacement_parts, similarity_of, with_other_encoders
@@ -34,129 +31,14 @@ from geomrl.probe.extraction import (
 )
 from geomrl.probe.intervention import build_trials, summarise_replacement
 from geomrl.probe.intervention import replace as replace_states
-from geomrl.problems.load import load_problems
-from geomrl.progress import progress_bar
-from geomrl.rollout.earlier_imports import comparable_settings
-from geomrl.rollout.generate import RolloutConfig, generate_rollouts, grade_again
-from geomrl.rollout.grading import golds_of, record_grading
-from geomrl.rollout.import_config import ImportConfig, import_settings
-from geomrl.rollout.importing import import_rollouts as read_foreign_rollouts
-from geomrl.rollout.self_check import check_sampling
-from geomrl.rollout.transformers_engine import TransformersEngine
+from geomrl.probe.summary import summarise
+from geomrl.progress import Say, progress_bar
 from geomrl.runs.layout import ROLLOUTS, SIMILARITY, SUMMARY
 from geomrl.runs.locks import sole_process, turn
 from geomrl.runs.manifest import read_manifest, record_step
 from geomrl.runs.replacement import write_replacement
-from geomrl.runs.rollouts import write_rollouts
 from geomrl.runs.run import Run, open_run, run_marker
 from geomrl.runs.states import StateStore
-from geomrl.summary import summarise
-from geomrl.verify.marker import BOXED, parse_marker
-from geomrl.verify.verifier import MathVerifier
-
-Say = Callable[[str], None]
-
-
-def make_rollouts(
-    model: str | LoadedModel,
-    problems: str,
-    out: Path | str,
-    *,
-    config: RolloutConfig | None = None,
-    limit: int | None = None,
-    columns: dict[str, str] | None = None,
-    marker: str = BOXED,
-    options: ModelOptions | None = None,
-    show: bool = True,
-    say: Say = lambda line: None,
-) -> Run:
-    """Sample and grade rollouts of a model into a run directory.
-
-    Rollouts that are there are not sampled again; they are graded again where a gold answer, the
-    marker or the verifier has changed.
-
-    Args:
-        model: a hub id, a folder, "reasoner", or a model that is loaded.
-        problems: benchmark names with commas, or a JSONL/parquet file.
-        out: the run directory.
-        config: how many samples and how they are drawn.
-        limit: the first so many problems only.
-        columns: a problem file's column names, ours -> its.
-        marker: the answer marker's specification.
-        options: how to load the model.
-        show: show a progress bar.
-        say: told a line for the user (what is graded again, and why).
-
-    Raises:
-        GeomrlError: see the message; the run keeps every chunk that was finished.
-    """
-    run = Path(out)
-    loaded = loaded_model(model, options)
-    chosen = load_problems(problems, limit=limit, columns=columns)
-    config = config or RolloutConfig()
-    engine = TransformersEngine(loaded)
-    if not (run / ROLLOUTS).exists():  # else nothing is sampled
-        check_sampling(loaded, engine)
-    with (
-        MathVerifier(marker=parse_marker(marker)) as verifier,
-        progress_bar("rollouts", "rollouts", show=show) as update,
-    ):
-        generate_rollouts(loaded, engine, verifier, chosen, config, run, update, say)
-    return open_run(run)
-
-
-def import_rollouts(
-    file: Path | str,
-    model: str | LoadedModel,
-    out: Path | str,
-    *,
-    config: ImportConfig | None = None,
-    marker: str = BOXED,
-    options: ModelOptions | None = None,
-    show: bool = True,
-    say: Say = lambda line: None,
-) -> Run:
-    """Bring rollouts of another tool into a run directory, graded or with their own labels.
-
-    Only the model's tokenizer is used. `say` is told what was mended in reading.
-
-    Raises:
-        GeomrlError: the file or a row of it cannot be used; see the message.
-    """
-    run, file = Path(out), Path(file)
-    config = config or ImportConfig()
-    if not file.exists():
-        raise GeomrlError(f"{file}: no such file; check the path")
-    if isinstance(model, LoadedModel):
-        name, tokenizer = model.name, model.tokenizer
-    else:
-        quiet_transformers()
-        trust = (options or ModelOptions()).trust_remote_code
-        name, tokenizer = model, load_tokenizer(model, trust_remote_code=trust)
-    vocabulary = hash_vocabulary(tokenizer)
-    settings = {
-        "imported": str(file.resolve()),
-        "file_hash": file_hash(file),
-        "vocabulary": vocabulary,
-        "tokenizer": name,
-        "marker": parse_marker(marker).spec,
-        **import_settings(config),
-    }
-    begun = (run / ROLLOUTS).exists()
-    if begun:
-        settings = comparable_settings(run, settings, open_run(run).rollouts, tokenizer)
-    record_step(run, "rollouts", settings, begun=begun, free=("marker",))
-    with (
-        MathVerifier(marker=parse_marker(marker)) as verifier,
-        progress_bar("grading", "rollouts", show=show) as update,
-    ):
-        if not begun:
-            table = read_foreign_rollouts(file, tokenizer, verifier, config, update, say)
-            write_rollouts(run / ROLLOUTS, table)
-            record_grading(run, golds_of(table), verifier)
-        elif not config.keep_labels:
-            grade_again(run, {}, verifier, say)
-    return open_run(run)
 
 
 def read_states(
@@ -248,8 +130,7 @@ def probe_states(
     record_step(run.path, f"similarity/{loaded.key}", made_of, begun=False)
     own = open_run(out, loaded.key)
     write_json(run.path / SUMMARY, summarise(own, loaded.key, notes, seed=seed, n_boot=n_boot))
-    run = open_run(out)
-    return run
+    return open_run(out)
 
 
 def replace_anchor(
