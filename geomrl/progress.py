@@ -1,9 +1,14 @@
-"""Progress bars, on standard error, for everything that takes longer than a moment."""
+"""What a person sees, on standard error, while something runs: bars, remarks and clear errors."""
 
 from __future__ import annotations
 
+import functools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from geomrl.errors import GeomrlError
 
 Update = Callable[[int, int], None]
 Say = Callable[[str], None]
@@ -42,3 +47,55 @@ def progress_bar(title: str, unit: str, *, show: bool = True) -> Iterator[Update
             bar.update(task, completed=done, total=total)
 
         yield update
+
+
+def say(line: str) -> None:
+    """Tell the user something beside the result."""
+    import typer
+
+    typer.secho(line, fg="bright_black", err=True)
+
+
+def friendly(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn errors that the user can mend into one clear line and an exit code."""
+
+    import typer
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except GeomrlError as error:
+            typer.secho(f"{_rank()}error: {error}", fg="red", err=True)
+            raise SystemExit(1) from error
+        except KeyboardInterrupt as error:
+            typer.secho(
+                f"{_rank()}stopped. What was finished is kept; the same command (geomrl train: with "
+                "--resume) goes on from there.",
+                err=True,
+            )
+            raise SystemExit(130) from error
+        except (RuntimeError, MemoryError) as error:
+            if not isinstance(error, MemoryError) and "out of memory" not in str(error):
+                raise
+            typer.secho(
+                f"{_rank()}error: out of memory ({(str(error).splitlines() or [''])[0][:120]}). Take a "
+                "smaller --batch-tokens or --chunk (geomrl train: --resume with a smaller"
+                " micro_batch.tokens, model.head_chunk, rollout.chunk or"
+                " rollout.vllm.gpu_memory_utilization, or with model.activation_checkpointing=true);"
+                " what was finished is kept",
+                fg="red",
+                err=True,
+            )
+            raise SystemExit(1) from error
+
+    return run
+
+
+def first_rank() -> bool:
+    """Say whether this process is rank 0 of its launcher (torchrun, deepspeed), or has none."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _rank() -> str:
+    return "" if first_rank() else f"[rank {os.environ['RANK']}] "

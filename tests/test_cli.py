@@ -8,7 +8,7 @@ import pytest
 from small_runs import rollout_lines, save_model, write_lines
 from typer.testing import CliRunner
 
-from geomrl.cli import app
+from geomrl.cli.app import app
 
 COMMANDS = [
     *("rollout", "probe", "figures", "quickstart", "doctor"),

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 from planted_models import Edit, edited, random_turn, rotated
 
-from geomrl.cli import app
+from geomrl.cli.app import app
 from geomrl.compare.comparison import open_comparison
 from geomrl.compare.rows import COLUMNS
 from geomrl.compare.run import CompareConfig, check_distinct, compare_models

@@ -7,10 +7,10 @@ import pytest
 from small_runs import save_model, write_lines
 from typer.testing import CliRunner
 
-from geomrl.cli import app
+from geomrl.cli.app import app
+from geomrl.cli.comparison_tables import verdict_lines
 from geomrl.compare.run import CompareConfig, compare_models
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.comparison_report import verdict_lines
 from geomrl.evaluate.evaluation import evaluate_models
 from geomrl.evaluate.presets import preset
 from geomrl.files import read_json

@@ -7,7 +7,7 @@ import pytest
 from small_runs import write_lines
 from typer.testing import CliRunner
 
-from geomrl.cli import app
+from geomrl.cli.app import app
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json, write_json
 from geomrl.models.options import ModelOptions

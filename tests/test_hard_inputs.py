@@ -5,7 +5,7 @@ import torch
 from small_runs import rollout_lines, save_model, write_lines
 from typer.testing import CliRunner
 
-from geomrl.cli import app
+from geomrl.cli.app import app
 from geomrl.models.loading import load_model
 from geomrl.probe.extraction import ModelProbe
 from geomrl.probe.extractor import Rows

@@ -5,7 +5,7 @@ from small_runs import write_lines
 from tiny import build_model, byte_level_tokenizer
 from typer.testing import CliRunner
 
-from geomrl.cli import app
+from geomrl.cli.app import app
 from geomrl.models.loading import load_tokenizer
 from geomrl.models.token_bytes import TokenBytes
 from geomrl.probe.anchors import find_anchors

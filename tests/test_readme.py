@@ -14,7 +14,7 @@ from processes import run_process
 from typer.main import get_command
 
 from geomrl.ablate.grid import load_grid
-from geomrl.cli import app
+from geomrl.cli.app import app
 from geomrl.train.config import load_config
 
 ROOT = Path(__file__).parents[1]

@@ -6,7 +6,7 @@ import yaml
 from transformers import AutoConfig, Qwen3MoeConfig, Qwen3MoeForCausalLM
 from typer.testing import CliRunner
 
-from geomrl.cli import app
+from geomrl.cli.app import app
 from geomrl.errors import GeomrlError
 from geomrl.models.loading import LoadedModel, resolve_model
 from geomrl.problems.problem import Problem

@@ -22,7 +22,7 @@ from tiny import build_model, character_tokenizer
 from typer.testing import CliRunner
 
 from geomrl.ablate.findings import write_ablation
-from geomrl.cli import app
+from geomrl.cli.app import app
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.files import write_json, write_parquet
 from geomrl.probe.extraction import ExtractionConfig

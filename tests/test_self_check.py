@@ -9,7 +9,7 @@ from tiny import VOCABULARY, build_model, character_tokenizer
 from typer.testing import CliRunner
 from zoo import zoo_model
 
-from geomrl.cli import app
+from geomrl.cli.app import app
 from geomrl.compare.run import CompareConfig, compare_models
 from geomrl.errors import GeomrlError
 from geomrl.models.decoder import score_next

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from transformers import AutoConfig, Qwen3Config
 from typer.testing import CliRunner
 
-from geomrl.cli import app
+from geomrl.cli.app import app
 from geomrl.errors import GeomrlError
 from geomrl.models.loading import load_model, resolve_model
 from geomrl.train.alignment import GROUP_LOCAL, KINDS

@@ -1,11 +1,9 @@
-"""What `geomrl ablate` prints: each arm's differences to weight 0, and what they can bear."""
+"""What an ablation says: each arm's differences to weight 0 in words, and what they can bear."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.table import Column, Table
 
 from geomrl.ablate.findings import Ablation
 from geomrl.ablate.grid import BASELINE, DEFAULT
@@ -13,14 +11,6 @@ from geomrl.ablate.table import PRIMARY
 
 _LEVEL = 0.05
 _SHOWN = ("CC", "floor", "CC_centred", "effective_rank")
-
-
-def print_ablation(ablation: Ablation, console: Console | None = None) -> None:
-    """Print the comparisons with the baseline, with the controls, and how little could be seen."""
-    console = console or Console()
-    console.print(_table(ablation))
-    for line in honest_words(ablation):
-        console.print(f"[bright_black]{line}")
 
 
 def readings(ablation: Ablation) -> pd.DataFrame:
@@ -94,28 +84,20 @@ def honest_words(ablation: Ablation) -> list[str]:
 
 def markdown(ablation: Ablation) -> str:
     """Return the printed comparisons as a Markdown table, with the words below it."""
-    header, rows = _rows(ablation)
+    header, rows = comparison_rows(ablation)
     lines = [header, ["---"] * len(header), *(cells for cells, _ in rows)]
     table = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
     words = "\n".join(f"- {line}" for line in honest_words(ablation))
-    return f"{_title(ablation)}.\n\n{table}\n\n{words}\n"
+    return f"{comparison_title(ablation)}.\n\n{table}\n\n{words}\n"
 
 
-def _table(ablation: Ablation) -> Table:
-    header, rows = _rows(ablation)
-    columns = [Column(name, no_wrap=number < 2) for number, name in enumerate(header)]
-    shown = Table(*columns, title_justify="left", title=f"{ablation.path}: {_title(ablation)}")
-    for cells, control in rows:
-        shown.add_row(*cells, style="bright_black" if control else None)
-    return shown
-
-
-def _title(ablation: Ablation) -> str:
+def comparison_title(ablation: Ablation) -> str:
+    """Return what the comparisons show, in one line."""
     place = f", geometry at {ablation.place}" if ablation.place else ""
     return f"difference to weight 0{place} (*: interval excludes 0)"
 
 
-def _rows(ablation: Ablation) -> tuple[list[str], list[tuple[list[str], bool]]]:
+def comparison_rows(ablation: Ablation) -> tuple[list[str], list[tuple[list[str], bool]]]:
     """Return the header, and each arm's cells with whether it is a negative control."""
     table = ablation.table[ablation.table["reference"] == BASELINE]
     metrics = {f"eval/{ablation.place}/{cell}": cell.replace("_", " ") for cell in _SHOWN}

@@ -1,12 +1,12 @@
 """`geomrl ablate`: train every arm with every seed, and compare them with alignment weight 0.
 
 RUN/arms/ARM/seed-0 is a training run, RUN/scales.json holds the measured gradient norms,
-RUN/results.parquet what each run ended with, RUN/ablation.parquet (and .csv, .md) the comparisons,
-and RUN/figures the paper's four pictures.
+RUN/results.parquet what each run ended with, RUN/ablation.parquet (and .csv, .md) the comparisons.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pandas as pd
 from geomrl.ablate.findings import Ablation, write_ablation
 from geomrl.ablate.grid import DEFAULT, Grid, Plan, load_grid, plan_arms
 from geomrl.ablate.jobs import Job, run_jobs
-from geomrl.ablate.report import markdown, print_ablation
+from geomrl.ablate.report import markdown
 from geomrl.ablate.table import PRIMARY, compare, final_metrics, headline_place
 from geomrl.errors import GeomrlError
 from geomrl.files import atomic_path, read_json, write_json
@@ -36,8 +36,9 @@ def ablate(
     *,
     jobs: int = 1,
     show: bool = True,
+    finished: Callable[[Ablation], object] = lambda ablation: None,
 ) -> Ablation:
-    """Run an ablation, or go on with one; write its tables and pictures.
+    """Run an ablation, or resume one; write its tables.
 
     Runs that are done are not repeated; arms and seeds may be added to the grid later. A run that
     fails does not stop the others, and is tried again by the next call.
@@ -47,7 +48,8 @@ def ablate(
         grid: GRID.yaml, or what it holds.
         out: the folder.
         jobs: trainings at once.
-        show: show progress, and print the comparisons.
+        show: show progress.
+        finished: called with the comparisons once they are written, also where some runs failed.
 
     Raises:
         GeomrlError: the grid does not fit CONFIG or what is in `out`; or runs failed: then all
@@ -82,11 +84,7 @@ def ablate(
     write_ablation(ablation)
     with atomic_path(out / "ablation.md") as temporary:
         temporary.write_text(markdown(ablation))
-    from geomrl.viz.ablation import draw_ablation
-
-    draw_ablation(ablation)
-    if show:
-        print_ablation(ablation)
+    finished(ablation)
     _raise_if_failed(failed, len(planned), out)
     return ablation
 

@@ -40,6 +40,24 @@ _COSINE = (-1.0, 1.0)
 _GAP = (-2.0, 2.0)  # of two cosines
 _ROUNDING = 1e-12  # layer 0 often holds equal states, whose cosines differ by arithmetic only
 
+CELL_WORDS = {
+    "CC": "CC correct-correct",
+    "II": "II wrong-wrong",
+    "CI": "CI correct-wrong",
+    "II_same_answer": "II same wrong answer",
+    "II_diff_answer": "II other answers",
+    "CC_cross": "CC across problems",
+    "CC_cross_same_answer": "CC across, same answer",
+    "floor": "FLOOR across problems",
+    "CC-II": "CC - II",
+    "CC-CI": "CC - CI",
+    "CC-II_same_answer": "CC - II same answer",
+    "II_same_answer-II_diff_answer": "II same - II other",
+    "CC-floor": "CC - floor",
+    "II-floor": "II - floor",
+}
+"""Cells and contrasts in words, in the order of tables."""
+
 
 @dataclass(frozen=True)
 class Cell:

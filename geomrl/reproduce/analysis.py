@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from geomrl.errors import GeomrlError
+from geomrl.progress import friendly, say
 from geomrl.reproduce.finding import Finding, write_finding
 from geomrl.reproduce.runs import ALIGNED, Arms, BundledRuns, one_thread
 
@@ -63,8 +61,6 @@ class Analysis:
             script: the script's `__file__`.
             argv: its arguments; those of the process by default.
         """
-        from geomrl.cli_options import friendly, say
-
         path = Path(script)
         options = self._parser(path).parse_args(argv)
 
@@ -74,10 +70,7 @@ class Analysis:
             for written in self.write(path.stem, options.out, runs):
                 say(str(written))
 
-        try:
-            friendly(run)()
-        except typer.Exit as stop:  # friendly's, which has told the error
-            sys.exit(stop.exit_code)
+        friendly(run)()
 
     def _parser(self, path: Path) -> argparse.ArgumentParser:
         parser = argparse.ArgumentParser(

@@ -192,6 +192,7 @@ class BundledRuns:
         from geomrl.ablate.grid import Grid, load_grid
         from geomrl.ablate.run import ablate
         from geomrl.train.config import load_config, override
+        from geomrl.viz.ablation import draw_ablation
 
         recipe = load_config(self.configs / "quickstart.yaml")
         recipe = override(recipe, self.scale.recipe, "the analyses' scale")
@@ -199,7 +200,8 @@ class BundledRuns:
         grid |= self.scale.grids.get(name, {})
         out = self.root / name
         if not (out / "ablation.parquet").exists():
-            ablate(recipe, Grid.model_validate(grid), out, jobs=self.jobs, show=self.show)
+            whole = Grid.model_validate(grid)
+            ablate(recipe, whole, out, jobs=self.jobs, show=self.show, finished=draw_ablation)
         return out
 
     def _evaluation(self) -> Path:

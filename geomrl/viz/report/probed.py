@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from geomrl.report import CELL_WORDS
+from geomrl.geometry.cells import CELL_WORDS
 from geomrl.viz.contrasts import CONTRASTS
 from geomrl.viz.figures import layer_words
 from geomrl.viz.profiles import PROFILE_CELLS

@@ -10,28 +10,12 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from geomrl.geometry.cells import CELL_WORDS
 from geomrl.runs.run import Run
 
 if TYPE_CHECKING:
     from geomrl.reasoner.measure import ReasonerReport
     from geomrl.stats.intervals import Interval
-
-CELL_WORDS = {
-    "CC": "CC correct-correct",
-    "II": "II wrong-wrong",
-    "CI": "CI correct-wrong",
-    "II_same_answer": "II same wrong answer",
-    "II_diff_answer": "II other answers",
-    "CC_cross": "CC across problems",
-    "CC_cross_same_answer": "CC across, same answer",
-    "floor": "FLOOR across problems",
-    "CC-II": "CC - II",
-    "CC-CI": "CC - CI",
-    "CC-II_same_answer": "CC - II same answer",
-    "II_same_answer-II_diff_answer": "II same - II other",
-    "CC-floor": "CC - floor",
-    "II-floor": "II - floor",
-}
 
 
 def print_rollouts(run: Run) -> None:

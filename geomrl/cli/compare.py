@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from geomrl.cli_options import (
+from geomrl.cli.options import (
     Chunk,
     Columns,
     Device,
@@ -27,11 +27,10 @@ from geomrl.cli_options import (
     Thinking,
     TopK,
     TopP,
-    friendly,
     names,
     pairs,
-    say,
 )
+from geomrl.progress import friendly, say
 
 compare_app = typer.Typer()
 
@@ -91,8 +90,8 @@ def compare(
     Both models answer the same problems and read both sets of rollouts. Go on where it was
     interrupted by the same command; checkpoints may be added.
     """
+    from geomrl.cli.comparison_tables import print_comparison
     from geomrl.compare.run import CompareConfig, compare_models
-    from geomrl.evaluate.comparison_report import print_comparison
     from geomrl.models.options import ModelOptions
     from geomrl.probe.anchors import DEFAULT_ANCHORS
     from geomrl.probe.extraction import ExtractionConfig

@@ -2,58 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from geomrl.errors import GeomrlError
-
-
-def first_rank() -> bool:
-    """Say whether this process is rank 0 of its launcher (torchrun, deepspeed), or has none."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def friendly(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn errors that the user can mend into one clear line and an exit code."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except GeomrlError as error:
-            typer.secho(f"{_rank()}error: {error}", fg="red", err=True)
-            raise typer.Exit(1) from error
-        except KeyboardInterrupt as error:
-            typer.secho(
-                f"{_rank()}stopped. What was finished is kept; the same command (geomrl train: with "
-                "--resume) goes on from there.",
-                err=True,
-            )
-            raise typer.Exit(130) from error
-        except (RuntimeError, MemoryError) as error:
-            if not isinstance(error, MemoryError) and "out of memory" not in str(error):
-                raise
-            typer.secho(
-                f"{_rank()}error: out of memory ({(str(error).splitlines() or [''])[0][:120]}). Take a "
-                "smaller --batch-tokens or --chunk (geomrl train: --resume with a smaller"
-                " micro_batch.tokens, model.head_chunk, rollout.chunk or"
-                " rollout.vllm.gpu_memory_utilization, or with model.activation_checkpointing=true);"
-                " what was finished is kept",
-                fg="red",
-                err=True,
-            )
-            raise typer.Exit(1) from error
-
-    return run
-
-
-def _rank() -> str:
-    return "" if first_rank() else f"[rank {os.environ['RANK']}] "
 
 
 def pairs(options: list[str] | None, name: str) -> dict[str, str]:
@@ -67,11 +21,6 @@ def pairs(options: list[str] | None, name: str) -> dict[str, str]:
 def names(text: str) -> list[str]:
     """Split a list with commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def say(line: str) -> None:
-    """Tell the user something beside the result."""
-    typer.secho(line, fg="bright_black", err=True)
 
 
 Model = Annotated[str, typer.Argument(help="Hub id, folder, or 'reasoner' (bundled).")]

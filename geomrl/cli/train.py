@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geomrl.cli_options import first_rank, friendly, say
 from geomrl.errors import GeomrlError
+from geomrl.progress import first_rank, friendly, say
 
 if TYPE_CHECKING:
+    from geomrl.ablate.findings import Ablation
     from geomrl.train.config import TrainConfig
 
 train_app = typer.Typer()
@@ -62,7 +63,7 @@ def train(
         check_folder(run, resume=resume)
         _launch(settings.deepspeed.processes)
         return
-    from geomrl.report import print_training
+    from geomrl.cli.run_tables import print_training
     from geomrl.train.outcome import outcome
     from geomrl.train.trainer import train as run_training
 
@@ -105,9 +106,15 @@ def ablate(
 ) -> None:
     """Train variants of a configuration over seeds, and compare them with alignment weight 0."""
     from geomrl.ablate.run import ablate as run_ablation
+    from geomrl.cli.ablation_tables import print_ablation
     from geomrl.train.config import load_config
+    from geomrl.viz.ablation import draw_ablation
 
-    run_ablation(load_config(config, change or []), grid, out, jobs=jobs)
+    def show(ablation: Ablation) -> None:
+        draw_ablation(ablation)
+        print_ablation(ablation)
+
+    run_ablation(load_config(config, change or []), grid, out, jobs=jobs, finished=show)
 
 
 def _launch(processes: int) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from geomrl.cli_options import friendly, say
+from geomrl.progress import friendly, say
 
 report_app = typer.Typer()
 

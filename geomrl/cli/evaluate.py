@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from geomrl.cli_options import (
+from geomrl.cli.options import (
     Chunk,
     Columns,
     Device,
@@ -26,12 +26,11 @@ from geomrl.cli_options import (
     Template,
     Thinking,
     Where,
-    friendly,
     names,
     pairs,
-    say,
 )
 from geomrl.errors import GeomrlError
+from geomrl.progress import friendly, say
 
 eval_app = typer.Typer()
 
@@ -106,9 +105,9 @@ def evaluate(
         ks = tuple(int(word) for word in names(k))
     except ValueError as error:
         raise GeomrlError(f"--k {k}: write whole numbers with commas, such as 10,20") from error
+    from geomrl.cli.evaluation_tables import print_evaluation
     from geomrl.evaluate.evaluation import evaluate_models
     from geomrl.evaluate.presets import preset as find_preset
-    from geomrl.evaluate.printing import print_evaluation
     from geomrl.models.options import ModelOptions
     from geomrl.rollout.generate import RolloutConfig
     from geomrl.rollout.import_config import ImportConfig
