@@ -37,8 +37,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from geomrl.probe.extractor import Extractor
 from geomrl.seeds import derive_rng
 from geomrl.train.config import AlignmentConfig, load_config
+from geomrl.train.deepspeed_engine import DeepSpeedEngine
 from geomrl.train.display import TrainDisplay
-from geomrl.train.engine import DeepSpeedEngine
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.setup import build
 from geomrl.train.trainer import TrainState, _collect, _trained_samples

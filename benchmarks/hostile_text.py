@@ -21,12 +21,12 @@ import numpy as np
 
 from geomrl.probe.anchors import DEFAULT_ANCHORS, find_anchors
 from geomrl.problems.arithmetic import operation_path
+from geomrl.report.highlight import Highlighter
 from geomrl.train.display import response_text
 from geomrl.verify.grading import MAX_CHARACTERS, quick_equal
 from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.normal import normal_form
 from geomrl.verify.verifier import MathVerifier
-from geomrl.viz.report.highlight import Highlighter
 
 ATOMS = [
     *"0123456789xyab(){}[],;:.!?|<>=+-*/^_ %$&#~'\"`\n\t",

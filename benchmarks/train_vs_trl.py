@@ -43,7 +43,7 @@ from trl import GRPOConfig, GRPOTrainer
 from geomrl.train.advantage import group_advantages
 from geomrl.train.batch import Sample, with_advantages
 from geomrl.train.config import TrainConfig
-from geomrl.train.engine import DeepSpeedEngine
+from geomrl.train.deepspeed_engine import DeepSpeedEngine
 from geomrl.train.minibatch import MiniBatch
 from geomrl.train.passes import score
 from geomrl.train.policy import Policy, prepare_model

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from geomrl.models.options import ModelOptions
     from geomrl.probe.extraction import ExtractionConfig
     from geomrl.probe.steps import probe_states, replace_anchor
+    from geomrl.report.page import write_report
+    from geomrl.report.rollouts import ReportSettings
     from geomrl.rollout.engine import Sampling
     from geomrl.rollout.generate import RolloutConfig
     from geomrl.rollout.import_config import ImportConfig
     from geomrl.rollout.steps import import_rollouts, make_rollouts
     from geomrl.runs.run import Run, open_run
-    from geomrl.viz.figures import draw_figures
-    from geomrl.viz.report.page import write_report
-    from geomrl.viz.report.rollouts import ReportSettings
+    from geomrl.viz.probed import draw_figures
 
 __version__ = "0.1.0"
 
@@ -56,9 +56,9 @@ _HOMES = {
     "make_rollouts": "geomrl.probe.steps",
     "probe_states": "geomrl.probe.steps",
     "replace_anchor": "geomrl.probe.steps",
-    "draw_figures": "geomrl.viz.figures",
-    "write_report": "geomrl.viz.report.page",
-    "ReportSettings": "geomrl.viz.report.rollouts",
+    "draw_figures": "geomrl.viz.probed",
+    "write_report": "geomrl.report.page",
+    "ReportSettings": "geomrl.report.rollouts",
 }
 
 __all__ = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from geomrl.ablate.findings import Ablation
+from geomrl.ablate.ablation import Ablation
 from geomrl.ablate.grid import Grid, plan_arms
 from geomrl.ablate.table import compare
 from geomrl.train.config import TrainConfig

@@ -13,7 +13,7 @@ from training import build_batch, build_config, build_policy, build_samples
 from geomrl.errors import GeomrlError
 from geomrl.train import trainer
 from geomrl.train.config import load_config
-from geomrl.train.engine import DeepSpeedEngine
+from geomrl.train.deepspeed_engine import DeepSpeedEngine
 from geomrl.train.update import optimiser_step
 from geomrl.train.world import join_world
 

@@ -11,8 +11,8 @@ from matplotlib.text import Text
 
 from geomrl.geometry.similarity import similarity_table
 from geomrl.viz import contrasts, profiles, theme
-from geomrl.viz.figures import make_pictures
 from geomrl.viz.picture import Picture
+from geomrl.viz.probed import make_pictures
 
 LAYERS = ("0", "1", "2", "final")
 ANCHORS = ("fraction:0.5", "before_marker-1", "before_marker", "marker_end")

@@ -13,7 +13,7 @@ from training import (
     plain_extractor,
 )
 
-from geomrl.train.engine import DeepSpeedEngine
+from geomrl.train.deepspeed_engine import DeepSpeedEngine
 from geomrl.train.update import optimiser_step
 from geomrl.train.weights import named_weights
 from geomrl.train.world import join_world

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from training import PlainEngine, build_batch, build_config, build_policy, build_samples
 
-from geomrl.train.engine import DeepSpeedEngine
+from geomrl.train.deepspeed_engine import DeepSpeedEngine
 from geomrl.train.update import optimiser_step
 from geomrl.train.world import join_world
 

@@ -7,7 +7,7 @@ import torch
 from training import build_batch, build_config, build_policy, build_samples, plain_extractor
 
 from geomrl.train.checkpoint import random_state
-from geomrl.train.engine import DeepSpeedEngine
+from geomrl.train.deepspeed_engine import DeepSpeedEngine
 from geomrl.train.update import optimiser_step
 from geomrl.train.world import join_world
 

@@ -18,7 +18,7 @@ import torch
 
 from geomrl.train.checkpoint import newest_checkpoint
 from geomrl.train.config import load_config
-from geomrl.train.engine import import_deepspeed
+from geomrl.train.deepspeed_engine import import_deepspeed
 from geomrl.train.trainer import train
 
 SETTINGS = [

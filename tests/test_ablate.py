@@ -18,9 +18,9 @@ from ablations import CONTROLS, make_ablation, make_config, make_plan, make_resu
 from processes import gone, wait_until
 from rich.console import Console
 
-from geomrl.ablate.findings import read_ablation, write_ablation
+from geomrl.ablate.ablation import read_ablation, write_ablation
 from geomrl.ablate.grid import Grid, load_grid, plan_arms
-from geomrl.ablate.report import honest_words, markdown, print_ablation, readings
+from geomrl.ablate.readings import honest_words, markdown, print_ablation, readings
 from geomrl.ablate.run import ablate
 from geomrl.ablate.table import compare, final_metrics, path_diversity
 from geomrl.errors import GeomrlError

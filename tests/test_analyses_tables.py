@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import PlantedRun, assert_legible, make_rollouts
 
+from geomrl.ablate.ablation import write_ablation
 from geomrl.ablate.collapse import BEYOND, judged_movements, movements
-from geomrl.ablate.controls import control_comparisons, shared_effects
-from geomrl.ablate.findings import write_ablation
+from geomrl.ablate.control_tests import control_comparisons, shared_effects
 from geomrl.errors import GeomrlError
 from geomrl.geometry.agreement import agreement, agreement_at
 from geomrl.reproduce import Arms

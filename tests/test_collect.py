@@ -11,12 +11,7 @@ from geomrl.errors import GeomrlError
 from geomrl.problems.problem import Problem
 from geomrl.seeds import derive_rng
 from geomrl.train.batch import Sample
-from geomrl.train.collect import (
-    PromptOrder,
-    TrainingPrompt,
-    collect_groups,
-    group_outcome,
-)
+from geomrl.train.dynamic_sampling import PromptOrder, TrainingPrompt, collect_groups, group_outcome
 from geomrl.train.sections import DapoConfig
 
 VERDICTS = ("correct", "wrong", "no_answer", "timeout")

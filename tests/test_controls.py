@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geomrl.errors import GeomrlError
-from geomrl.train.controls import ARMS, random_position, relabel
+from geomrl.train.negative_controls import ARMS, random_position, relabel
 from geomrl.train.values import Arm
 
 

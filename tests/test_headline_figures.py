@@ -9,7 +9,7 @@ from geomrl.probe.extraction import ExtractionConfig
 from geomrl.probe.steps import probe_states
 from geomrl.rollout.importing import ImportConfig
 from geomrl.rollout.steps import import_rollouts
-from geomrl.viz.figures import make_pictures
+from geomrl.viz.probed import make_pictures
 
 CONFIG = ExtractionConfig(layers=("final",), anchors=("before_marker",))
 

@@ -16,11 +16,11 @@ from geomrl.probe.intervention import arm_contrast
 from geomrl.probe.steps import replace_anchor
 from geomrl.problems.load import load_variants
 from geomrl.problems.problem import Problem
+from geomrl.report.collect import collect
+from geomrl.report.probed import probed_view
 from geomrl.reproduce.premise import premise_finding, removal_table
 from geomrl.reproduce.runs import ANCHORS, BundledRuns, Scale
 from geomrl.runs.replacement import replaced_anchors
-from geomrl.viz.report.collect import collect
-from geomrl.viz.report.probed import probed_view
 
 REPOSITORY = Path(__file__).parents[1]
 SCALE = Scale(problems=24, samples=6, n_boot=50, n_perm=20)

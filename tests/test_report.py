@@ -21,23 +21,23 @@ from test_viz_training import make_log
 from tiny import build_model, character_tokenizer
 from typer.testing import CliRunner
 
-from geomrl.ablate.findings import write_ablation
+from geomrl.ablate.ablation import write_ablation
 from geomrl.cli.app import app
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.files import write_json, write_parquet
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.probe.steps import probe_states
+from geomrl.report import page
+from geomrl.report.collect import collect
+from geomrl.report.highlight import cut, shorten
+from geomrl.report.neighbours import find_neighbours, nearest
+from geomrl.report.page import write_report
+from geomrl.report.rollouts import ReportSettings, choose
+from geomrl.report.views import clean, with_floor
 from geomrl.rollout.importing import ImportConfig
 from geomrl.rollout.steps import import_rollouts
 from geomrl.runs.rollouts import write_rollouts
 from geomrl.runs.run import open_run
-from geomrl.viz.report import page
-from geomrl.viz.report.collect import collect
-from geomrl.viz.report.highlight import cut, shorten
-from geomrl.viz.report.neighbours import find_neighbours, nearest
-from geomrl.viz.report.page import write_report
-from geomrl.viz.report.rollouts import ReportSettings, choose
-from geomrl.viz.report.views import clean, with_floor
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & <!-- "
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -5,7 +5,7 @@ from tiny import byte_level_tokenizer
 
 from geomrl.errors import GeomrlError
 from geomrl.problems.problem import Problem
-from geomrl.train.collect import training_prompts
+from geomrl.train.dynamic_sampling import training_prompts
 from geomrl.train.sections import DataConfig
 
 

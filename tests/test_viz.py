@@ -21,8 +21,8 @@ from planted import (
 
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.viz import contrasts, embedding, heatmap, profiles, tables, theme
-from geomrl.viz.figures import draw_figures
 from geomrl.viz.picture import Picture, write_picture
+from geomrl.viz.probed import draw_figures
 
 DRAWN = {
     "pass_rate",
@@ -212,7 +212,7 @@ def test_umap_is_asked_for_before_anything_is_drawn(
 
 def test_drawing_imports_neither_pyplot_nor_umap() -> None:
     code = (
-        "import sys, geomrl.viz.figures; "
+        "import sys, geomrl.viz.probed; "
         "print([m for m in ('matplotlib.pyplot', 'umap', 'torch', 'sklearn') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -14,7 +14,17 @@ from planted import LAYERS, PlantedRun, make_rollouts, make_table
 from geomrl.errors import GeomrlError
 from geomrl.geometry.cells import pair_cosines
 from geomrl.stats.intervals import mean_interval
-from geomrl.viz import contrasts, distributions, embedding, heatmap, tables, theme, verdicts
+from geomrl.viz import (
+    contrasts,
+    distributions,
+    embedding,
+    heatmap,
+    tables,
+    theme,
+)
+from geomrl.viz import (
+    outcomes as verdicts,
+)
 from geomrl.viz.track import layer_ticks
 
 

@@ -12,7 +12,7 @@ import pytest
 from ablations import make_ablation
 from planted import assert_legible
 
-from geomrl.ablate.findings import write_ablation
+from geomrl.ablate.ablation import write_ablation
 from geomrl.cli import main
 from geomrl.errors import GeomrlError
 from geomrl.runs.layout import METRICS

@@ -11,10 +11,10 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
-from geomrl.ablate.controls import measured
-from geomrl.ablate.findings import Ablation
+from geomrl.ablate.ablation import Ablation
+from geomrl.ablate.control_tests import measured
 from geomrl.ablate.grid import BASELINE
-from geomrl.ablate.report import readings
+from geomrl.ablate.readings import readings
 from geomrl.errors import GeomrlError
 from geomrl.stats.multiple import holm
 from geomrl.stats.paired import paired_difference

@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from geomrl.ablate.findings import Ablation, write_ablation
+from geomrl.ablate.ablation import Ablation, write_ablation
 from geomrl.ablate.grid import DEFAULT, Grid, Plan, load_grid, plan_arms
 from geomrl.ablate.jobs import Job, run_jobs
-from geomrl.ablate.report import markdown
+from geomrl.ablate.readings import markdown
 from geomrl.ablate.table import PRIMARY, compare, final_metrics, headline_place
 from geomrl.errors import GeomrlError
 from geomrl.files import atomic_path, read_json, write_json

@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Column, Table
 
-from geomrl.ablate.findings import Ablation
-from geomrl.ablate.report import comparison_rows, comparison_title, honest_words
+from geomrl.ablate.ablation import Ablation
+from geomrl.ablate.readings import comparison_rows, comparison_title, honest_words
 
 
 def print_ablation(ablation: Ablation, console: Console | None = None) -> None:

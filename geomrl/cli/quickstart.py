@@ -49,7 +49,7 @@ def quickstart(
 
 def _draw(run: Any, out: Path | None, layer: str, anchor: str, umap: bool, seed: int) -> None:
     from geomrl.progress import progress_bar
-    from geomrl.viz.figures import draw_figures
+    from geomrl.viz.probed import draw_figures
 
     with progress_bar("figures", "pictures") as update:
         paths = draw_figures(

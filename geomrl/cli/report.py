@@ -42,8 +42,8 @@ def report(
     ] = 0,
 ) -> None:
     """Write one HTML page that needs no network: figures, plots, tables, rollouts, settings."""
-    from geomrl.viz.report.page import write_report
-    from geomrl.viz.report.rollouts import ReportSettings
+    from geomrl.report.page import write_report
+    from geomrl.report.rollouts import ReportSettings
 
     settings = ReportSettings(layer, anchor, encoder, max_rollouts, max_chars, neighbours, seed)
     path = write_report(runs, out, settings=settings)

@@ -16,7 +16,7 @@ from geomrl.errors import GeomrlError
 from geomrl.progress import first_rank, friendly, say
 
 if TYPE_CHECKING:
-    from geomrl.ablate.findings import Ablation
+    from geomrl.ablate.ablation import Ablation
     from geomrl.train.config import TrainConfig
 
 train_app = typer.Typer()

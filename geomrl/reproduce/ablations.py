@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from geomrl.ablate.controls import measured
-from geomrl.ablate.findings import Ablation, read_ablation
+from geomrl.ablate.ablation import Ablation, read_ablation
+from geomrl.ablate.control_tests import measured
 from geomrl.ablate.grid import BASELINE
-from geomrl.ablate.report import honest_words
+from geomrl.ablate.readings import honest_words
 from geomrl.errors import GeomrlError
 from geomrl.reproduce.analysis import Analysis
 from geomrl.reproduce.finding import Finding, interval, number
@@ -57,7 +57,7 @@ def ablation_analysis(factor: str, question: str, assumed: str) -> Analysis:
 def differences(ablation: Ablation, reference: str = BASELINE) -> pd.DataFrame:
     """Return arms against a reference: arm, measure, value, difference, low, high, p_holm, ...
 
-    Measures are `geomrl.ablate.controls.MEASURES`, at the ablation's place.
+    Measures are `geomrl.ablate.control_tests.MEASURES`, at the ablation's place.
     """
     rows = measured(ablation)
     rows = rows[rows["reference"] == reference]

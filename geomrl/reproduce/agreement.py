@@ -17,7 +17,7 @@ from geomrl.reproduce.runs import ANCHORS, LAYER
 from geomrl.runs.run import Run
 from geomrl.viz import theme
 from geomrl.viz.contrasts import TESTS, draw_contrasts
-from geomrl.viz.figures import layer_words
+from geomrl.viz.probed import layer_words
 from geomrl.viz.tables import one_source, ordered, profile
 
 SPACES = ("raw", "centred")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from geomrl.ablate.ablation import read_ablation
 from geomrl.ablate.collapse import BEYOND, judged_movements, movements
-from geomrl.ablate.controls import control_comparisons, shared_effects
-from geomrl.ablate.findings import read_ablation
+from geomrl.ablate.control_tests import control_comparisons, shared_effects
 from geomrl.ablate.grid import BASELINE, CONTROL, DEFAULT
 from geomrl.errors import GeomrlError
 from geomrl.reproduce.finding import Finding, interval, number

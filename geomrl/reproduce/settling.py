@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from geomrl.ablate.report import geometry_words
+from geomrl.ablate.readings import geometry_words
 from geomrl.ablate.table import PRIMARY
 from geomrl.evaluate.claim import (
     FEWEST_SEEDS,

@@ -17,7 +17,7 @@ from torch import Tensor
 from geomrl.errors import GeomrlError
 from geomrl.probe.extractor import Extractor, Reading
 from geomrl.train.alignment import GROUP_LOCAL, eligible_groups, widen
-from geomrl.train.engine import Engine
+from geomrl.train.deepspeed_engine import Engine
 from geomrl.train.gradient_cache import CachedGradients, cached_gradients, surrogate
 from geomrl.train.minibatch import AlignmentLabels, MiniBatch, Piece
 from geomrl.train.passes import read_states, stack_states

@@ -23,7 +23,7 @@ from geomrl.files import disk_errors, read_json, read_parquet, write_json, write
 from geomrl.seeds import derive_seed
 from geomrl.train import memory
 from geomrl.train.batch import Sample, read_samples, samples_table
-from geomrl.train.engine import DeepSpeedEngine
+from geomrl.train.deepspeed_engine import DeepSpeedEngine
 from geomrl.train.fingerprints import (
     COMPLETE,
     damage,

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 
 from geomrl.probe.extractor import Extractor, Rows
 from geomrl.train.batch import Sample
-from geomrl.train.engine import Runner
+from geomrl.train.deepspeed_engine import Runner
 from geomrl.train.minibatch import pad, response_tokens
 from geomrl.train.planning import most_tokens, plan_micro_batches
 from geomrl.train.policy import head_calls

@@ -11,8 +11,8 @@ from geomrl.models.token_bytes import TokenBytes
 from geomrl.probe.anchors import find_anchors
 from geomrl.seeds import derive_seed
 from geomrl.train.batch import Sample
-from geomrl.train.controls import random_position, relabel
 from geomrl.train.minibatch import AlignmentLabels
+from geomrl.train.negative_controls import random_position, relabel
 from geomrl.train.sections import AlignmentConfig
 from geomrl.train.values import RANDOM_ANCHOR
 from geomrl.verify.marker import Marker

@@ -15,7 +15,7 @@ from geomrl.errors import GeomrlError
 from geomrl.models.decoder import find_decoder, next_token_logits
 from geomrl.models.loading import resolve_model
 from geomrl.train.config import TrainConfig
-from geomrl.train.engine import adamw, deepspeed_json, import_deepspeed
+from geomrl.train.deepspeed_engine import adamw, deepspeed_json, import_deepspeed
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.weights import named_weights
 from geomrl.train.world import World

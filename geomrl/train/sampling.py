@@ -14,8 +14,8 @@ from geomrl.rollout.generate import response_text
 from geomrl.seeds import derive_seed
 from geomrl.train.advantage import reward
 from geomrl.train.batch import Sample
-from geomrl.train.collect import TrainingPrompt
 from geomrl.train.config import TrainConfig
+from geomrl.train.dynamic_sampling import TrainingPrompt
 from geomrl.train.policy import Policy
 from geomrl.train.weights import named_weights
 from geomrl.train.world import World

@@ -26,7 +26,7 @@ from geomrl.probe.self_check import (
 from geomrl.rollout.engine import Request, Sampling
 from geomrl.seeds import derive_seed
 from geomrl.train.config import TrainConfig
-from geomrl.train.engine import Runner
+from geomrl.train.deepspeed_engine import Runner
 from geomrl.train.minibatch import pad
 from geomrl.train.passes import run_policy
 from geomrl.train.sampling import Sampler

@@ -27,10 +27,10 @@ from geomrl.rollout.engine import TrainingEngine
 from geomrl.rollout.transformers_engine import TransformersEngine
 from geomrl.seeds import derive_seed
 from geomrl.train.adapters import adapters_off
-from geomrl.train.collect import PromptOrder, TrainingPrompt, training_prompts
 from geomrl.train.config import TrainConfig, override
+from geomrl.train.deepspeed_engine import DeepSpeedEngine, partitioned_loading
 from geomrl.train.display import TrainDisplay
-from geomrl.train.engine import DeepSpeedEngine, partitioned_loading
+from geomrl.train.dynamic_sampling import PromptOrder, TrainingPrompt, training_prompts
 from geomrl.train.metrics_log import MetricsLog
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.positions import AnchorFinder

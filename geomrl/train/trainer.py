@@ -28,10 +28,10 @@ from geomrl.train.checkpoint import (
     seed_generators,
 )
 from geomrl.train.clock import timed
-from geomrl.train.collect import Collected, TrainingPrompt, collect_groups
 from geomrl.train.config import TrainConfig
 from geomrl.train.display import TrainDisplay
-from geomrl.train.evaluation import evaluate
+from geomrl.train.dynamic_sampling import Collected, TrainingPrompt, collect_groups
+from geomrl.train.held_out import evaluate
 from geomrl.train.preflight import check
 from geomrl.train.setup import Setup, build
 from geomrl.train.start import go_on, open_run

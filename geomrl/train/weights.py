@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geomrl.train.engine import whole_weights
+from geomrl.train.deepspeed_engine import whole_weights
 from geomrl.train.policy import Policy
 
 

@@ -12,13 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from geomrl.ablate.findings import Ablation
+from geomrl.ablate.ablation import Ablation
 from geomrl.ablate.grid import BASELINE, CONTROL, DEFAULT, FACTORS
 from geomrl.ablate.table import PRIMARY
 from geomrl.files import write_json
 from geomrl.viz import theme
-from geomrl.viz.figures import layer_words
 from geomrl.viz.picture import FORMATS, Picture, check_formats, write_picture
+from geomrl.viz.probed import layer_words
 from geomrl.viz.tables import anchor_label
 
 _HEIGHT = 1.15  # inches of a panel

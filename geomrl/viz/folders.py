@@ -37,7 +37,7 @@ def draw_folder(
     """
     kinds = folder_kinds(run)
     if "ablation" in kinds:
-        from geomrl.ablate.findings import read_ablation
+        from geomrl.ablate.ablation import read_ablation
         from geomrl.viz.ablation import draw_ablation
 
         return draw_ablation(read_ablation(run), out, progress=progress)
@@ -55,7 +55,7 @@ def draw_folder(
 
         return draw_training(run, out, progress=progress)
     from geomrl.runs.run import open_run
-    from geomrl.viz.figures import draw_figures
+    from geomrl.viz.probed import draw_figures
 
     return draw_figures(
         open_run(run, encoder=encoder), out, layer=layer, anchor=anchor, seed=seed, umap=umap,

@@ -25,7 +25,9 @@ from geomrl.viz import (
     profiles,
     spectra,
     theme,
-    verdicts,
+)
+from geomrl.viz import (
+    outcomes as verdicts,
 )
 from geomrl.viz.picture import FORMATS, Picture, check_formats, write_picture
 from geomrl.viz.tables import Axis, anchor_label, one_source, profile

@@ -8,8 +8,8 @@ from typing import Any
 import pandas as pd
 
 from geomrl.compare.arm_changes import CELLS, cells_by_layer, difference_name, verdict_counts
-from geomrl.viz.report.charts import counted, look, place_chart
-from geomrl.viz.report.views import Chart, Column, Fact, Number, Table
+from geomrl.report.charts import counted, look, place_chart
+from geomrl.report.views import Chart, Column, Fact, Number, Table
 from geomrl.viz.tables import anchor_label, ordered
 from geomrl.viz.theme import GREY, Look
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pandas as pd
 
 from geomrl.evaluate.accuracy import AVERAGE
-from geomrl.viz.report.charts import counted, look, place_chart
-from geomrl.viz.report.collect import Collected
-from geomrl.viz.report.views import Chart, Column, Fact, Number, Table, View
+from geomrl.report.charts import counted, look, place_chart
+from geomrl.report.collect import Collected
+from geomrl.report.views import Chart, Column, Fact, Number, Table, View
 
 _BASE = ("model", "benchmark", "measure", "k")
 _HEADLINES = 12  # facts at most: more benchmarks and models stand in the table

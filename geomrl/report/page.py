@@ -17,11 +17,11 @@ from markupsafe import Markup
 from geomrl import __version__
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.files import atomic_path
-from geomrl.viz.report.collect import Collected, collect
-from geomrl.viz.report.comparison import comparison_view
-from geomrl.viz.report.evaluation import evaluation_view
-from geomrl.viz.report.probed import probed_view
-from geomrl.viz.report.rollouts import (
+from geomrl.report.collect import Collected, collect
+from geomrl.report.comparison import comparison_view
+from geomrl.report.evaluation import evaluation_view
+from geomrl.report.probed import probed_view
+from geomrl.report.rollouts import (
     ReportSettings,
     browser,
     check_sizes,
@@ -29,10 +29,10 @@ from geomrl.viz.report.rollouts import (
     rollout_sources,
     state_map,
 )
-from geomrl.viz.report.training import ablation_view, training_view
-from geomrl.viz.report.views import Column, RunView, Setting, Table, View, joined
+from geomrl.report.training import ablation_view, training_view
+from geomrl.report.views import Column, RunView, Setting, Table, View, joined
 
-_TEMPLATES = files("geomrl.viz.report") / "templates"
+_TEMPLATES = files("geomrl.report") / "templates"
 _SCRIPTS = ("charts.js", "tables.js", "browser.js", "page.js")
 
 

@@ -12,6 +12,11 @@ import pandas as pd
 from jaxtyping import Float
 
 from geomrl.errors import GeomrlError
+from geomrl.report.charts import look
+from geomrl.report.collect import Collected
+from geomrl.report.highlight import make_highlighter
+from geomrl.report.neighbours import Neighbours, find_neighbours
+from geomrl.report.views import Chart, Number, Series, clean
 from geomrl.runs.layout import ROLLOUTS
 from geomrl.runs.rollouts import read_rollouts
 from geomrl.runs.run import LABELS, Run, open_run
@@ -19,12 +24,7 @@ from geomrl.seeds import derive_rng
 from geomrl.train.config import load_config
 from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.viz.embedding import FEWEST_STATES, principal_components
-from geomrl.viz.figures import layer_words
-from geomrl.viz.report.charts import look
-from geomrl.viz.report.collect import Collected
-from geomrl.viz.report.highlight import make_highlighter
-from geomrl.viz.report.neighbours import Neighbours, find_neighbours
-from geomrl.viz.report.views import Chart, Number, Series, clean
+from geomrl.viz.probed import layer_words
 from geomrl.viz.tables import anchor_label
 from geomrl.viz.theme import VERDICTS
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from geomrl.ablate.findings import Ablation, read_ablation
+from geomrl.ablate.ablation import Ablation, read_ablation
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json, read_parquet
 from geomrl.runs.layout import (

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from geomrl.ablate.findings import Ablation
+from geomrl.ablate.ablation import Ablation
 from geomrl.ablate.grid import BASELINE, CONTROL, DEFAULT
 from geomrl.ablate.table import PRIMARY
 from geomrl.errors import GeomrlError

@@ -7,16 +7,16 @@ from typing import Any
 
 import pandas as pd
 
-from geomrl.ablate.findings import Ablation
+from geomrl.ablate.ablation import Ablation
 from geomrl.ablate.grid import BASELINE, DEFAULT
-from geomrl.ablate.report import honest_words, readings
+from geomrl.ablate.readings import honest_words, readings
 from geomrl.ablate.table import PRIMARY
+from geomrl.report.charts import counted, look, place_chart
+from geomrl.report.collect import Collected
+from geomrl.report.views import Chart, Column, Fact, Number, Series, Table, View
 from geomrl.viz.ablation import factor_frame
 from geomrl.viz.curves import Panel, curve_frame
-from geomrl.viz.figures import layer_words
-from geomrl.viz.report.charts import counted, look, place_chart
-from geomrl.viz.report.collect import Collected
-from geomrl.viz.report.views import Chart, Column, Fact, Number, Series, Table, View
+from geomrl.viz.probed import layer_words
 from geomrl.viz.tables import anchor_label
 from geomrl.viz.training import training_layouts
 

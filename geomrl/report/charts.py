@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from geomrl.viz.report.views import Chart, Number, Series
+from geomrl.report.views import Chart, Number, Series
 from geomrl.viz.theme import Look
 
 _STEP = 0.16  # places between series that stand side by side

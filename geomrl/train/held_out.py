@@ -25,9 +25,9 @@ from geomrl.runs.rollouts import SCHEMA, with_answer_classes
 from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.stats.passk import count_correct, pass_at_k
 from geomrl.train.batch import Sample, samples_table, sampling_columns
-from geomrl.train.collect import TrainingPrompt
 from geomrl.train.config import EvaluationConfig, TrainConfig
-from geomrl.train.engine import Engine
+from geomrl.train.deepspeed_engine import Engine
+from geomrl.train.dynamic_sampling import TrainingPrompt
 from geomrl.train.passes import Progress, read_states
 from geomrl.train.positions import AnchorFinder
 from geomrl.train.sampling import Sampler

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from geomrl.compare.arm_changes import arm_changes, changes, seeded_arms
-from geomrl.viz.report.arms import arm_charts, arm_facts, arm_table
-from geomrl.viz.report.charts import counted, look, place_chart
-from geomrl.viz.report.collect import Collected
-from geomrl.viz.report.views import Chart, Column, Fact, Number, Table, View, with_floor
+from geomrl.report.arms import arm_charts, arm_facts, arm_table
+from geomrl.report.charts import counted, look, place_chart
+from geomrl.report.collect import Collected
+from geomrl.report.views import Chart, Column, Fact, Number, Table, View, with_floor
 from geomrl.viz.tables import anchor_label, ordered
 from geomrl.viz.theme import SPACES, Look
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from geomrl.ablate.findings import Ablation
+from geomrl.ablate.ablation import Ablation
 from geomrl.ablate.grid import BASELINE, DEFAULT
 from geomrl.ablate.table import PRIMARY
 
