@@ -16,7 +16,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import geomrl
 from geomrl.files import read_json, write_json
 from geomrl.runs.manifest import read_manifest
 from geomrl.train.config import TrainConfig
@@ -219,7 +218,7 @@ def _surroundings(worker: int, at_once: int) -> dict[str, str]:
     devices = _devices()
     if len(devices) > 1:
         found["CUDA_VISIBLE_DEVICES"] = devices[worker % len(devices)]
-    package = str(Path(geomrl.__file__).parents[1])
+    package = str(Path(__file__).parents[2])
     found["PYTHONPATH"] = os.pathsep.join([package, *filter(None, [found.get("PYTHONPATH")])])
     return found
 

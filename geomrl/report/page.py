@@ -7,6 +7,7 @@ import hashlib
 import importlib.util
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from geomrl import __version__
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.files import atomic_path
 from geomrl.report.collect import Collected, collect
@@ -162,7 +162,7 @@ def render(views: Sequence[RunView], scripts: Sequence[str], settings: ReportSet
     }
     return template.render(
         views=views,
-        version=__version__,
+        version=version("geomrl"),
         settings=vars(settings),
         style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         scripts=[Markup(script) for script in inline],

@@ -8,13 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from geomrl import open_run
 from geomrl.errors import GeomrlError
 from geomrl.geometry.agreement import Agreement, agreement_at
 from geomrl.reproduce.finding import Finding, interval, number
 from geomrl.reproduce.probed import cell_words
 from geomrl.reproduce.runs import ANCHORS, LAYER
-from geomrl.runs.run import Run
+from geomrl.runs.run import Run, open_run
 from geomrl.viz import theme
 from geomrl.viz.contrasts import TESTS, draw_contrasts
 from geomrl.viz.probed import layer_words

@@ -17,7 +17,7 @@ from geomrl.runs.layout import GRADING
 from geomrl.runs.manifest import read_manifest, record_step
 from geomrl.runs.rollouts import grade_columns, problem_keys, with_answer_classes
 from geomrl.verify.verifier import MathVerifier, Verifier
-from geomrl.verify.version import verifier_version
+from geomrl.verify.version import grades_alike, verifier_version
 
 Progress = Callable[[int], None]
 
@@ -55,7 +55,10 @@ def why_grade_again(
     now = grading_settings(golds or golds_of(table), verifier)
     if recorded["marker"] != now["marker"]:
         return f"the marker was {recorded['marker']!r} and is {now['marker']!r}"
-    if recorded.get("verifier") != now["verifier"]:
+    before = recorded.get("verifier")
+    if before != now["verifier"] and not (
+        isinstance(verifier, MathVerifier) and grades_alike(before)
+    ):
         return "it was graded by another version of the verifier"
     return None
 

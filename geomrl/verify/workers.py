@@ -25,7 +25,6 @@ from typing import IO
 
 import psutil
 
-import geomrl
 from geomrl.errors import GeomrlError
 
 STALL_SECONDS = 120.0  # without any progress; a worker that waits for a busy machine makes some
@@ -192,7 +191,7 @@ class WorkerPool:
                 self._end(worker)
 
     def _start(self) -> _Worker:
-        root = str(Path(geomrl.__file__).parent.parent)
+        root = str(Path(__file__).parents[2])
         paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
         errors = tempfile.TemporaryFile()  # noqa: SIM115  closed when the worker ends
