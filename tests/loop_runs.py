@@ -1,4 +1,4 @@
-"""One-rank runs of tests/test_train_loop.py: whole trainings, and what must stop them."""
+"""One-rank runs of tests/train/test_train_loop.py: whole trainings, and what must stop them."""
 
 import gc
 import json

@@ -1,4 +1,4 @@
-"""A rank of tests/test_deepspeed.py: three SGD steps under every ZeRO stage; saves weights."""
+"""A rank of tests/train/test_deepspeed.py: three SGD steps under every ZeRO stage; saves weights."""
 
 import sys
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A rank of tests/test_gradients.py: every loss under every split, in float64; saves gradients."""
+"""A rank of tests/train/test_gradients.py: every loss under every split, in float64; saves gradients."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A rank of tests/test_precision.py: bfloat16 policies under ZeRO 1 to 3, and one process group."""
+"""A rank of tests/train/test_precision.py: bfloat16 policies under ZeRO 1 to 3, and one process group."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A rank of tests/test_weight_zero.py: ten steps with the alignment's weight 0, and without it."""
+"""A rank of tests/train/test_weight_zero.py: ten steps with the alignment's weight 0, and without it."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Runs of tests/test_train_resume.py: killed at named points and at random moments, then resumed.
+"""Runs of tests/train/test_train_resume.py: killed at named points and at random moments, then resumed.
 
 Heavy libraries are imported once; every run is a forked process group of its own, so that a kill
 takes the verifier's workers along, as a scheduler's would.

@@ -1,0 +1,165 @@
+"""`geomrl compare` from end to end, on exact edits of the bundled reasoner."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from planted_models import Edit, edited, random_turn, rotated
+
+from geomrl.cli.app import app
+from geomrl.compare.comparison import open_comparison
+from geomrl.compare.rows import COLUMNS
+from geomrl.compare.run import CompareConfig, check_distinct, compare_models
+from geomrl.errors import GeomrlError
+from geomrl.models.options import ModelOptions
+from geomrl.probe.extraction import ExtractionConfig
+from geomrl.problems.problem import Problem
+from geomrl.rollout.engine import Sampling
+from geomrl.rollout.generate import RolloutConfig
+
+SETTINGS = {
+    "problems": "arithmetic",
+    "limit": 24,
+    "rollouts": RolloutConfig(n=4, chunk=200, sampling=Sampling(max_tokens=128)),
+    "extraction": ExtractionConfig(layers=("2", "final"), anchors=("marker_end", "before_answer")),
+    "config": CompareConfig(anchor="marker_end", probe_anchors=("marker_end",), n_boot=100),
+    "options": ModelOptions("cpu"),
+    "show": False,
+}
+
+
+def save(loaded, folder):
+    loaded.model.config.tie_word_embeddings = False
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    reasoner = ModelOptions("cpu").load("reasoner")
+    turn = random_turn(0, 0.6, 64)
+    return (
+        save(rotated(reasoner, np.eye(64)), folder / "folded"),
+        save(rotated(reasoner, turn), folder / "turned"),
+    )
+
+
+@pytest.fixture(scope="module")
+def comparison(checkpoints, tmp_path_factory):
+    base, turned = checkpoints
+    out = tmp_path_factory.mktemp("run") / "compare"
+    return compare_models(base, [turned, base], out=out, **SETTINGS)
+
+
+def test_a_rotation_of_the_residual_stream_is_named_and_the_same_model_is_not(comparison):
+    assert comparison.verdicts == {"turned": "rotation", "folded": "none"}
+    entry = comparison.entry("turned")
+    tests = {test["test"]: test for test in entry["tests"]}
+    assert tests["rotation explains"]["shown"]
+    assert tests["pass@1"]["value"] == pytest.approx(0.0, abs=0.05)
+    elsewhere = {(o["layer"], o["anchor"]): o["components"] for o in entry["elsewhere"]}
+    assert elsewhere["2", "marker_end"] == ["rotation"]
+    assert len(elsewhere) == 3
+
+
+def test_the_table_is_tidy_and_its_measures_are_those_of_a_rotation(comparison):
+    table = comparison.table
+    assert tuple(table.columns) == COLUMNS
+    keys = ["checkpoint", "measure", "policy", "encoder", "layer", "anchor", "cell", "space"]
+    assert not table.duplicated(keys).any()
+    here = table[
+        (table["checkpoint"] == "turned")
+        & (table["layer"] == "final")
+        & (table["anchor"] == "marker_end")
+    ].set_index(["measure", "policy", "encoder", "cell", "space"])["value"]
+    assert here["cka", "both", "rl-base", "", ""] == pytest.approx(1.0, abs=1e-4)
+    assert here["mutual_knn", "base", "rl-base", "k=10", ""] > 0.98
+    assert here["log_norm_ratio", "base", "rl-base", "", ""] == pytest.approx(0.0, abs=1e-4)
+    assert here["direction", "base", "rl-base", "", ""] < 0.95
+    for encoder in ("base", "rl"):  # the lens reads the same through the turned head
+        assert here["lens_gold_logprob", "base", encoder, "", ""] == pytest.approx(
+            here["lens_gold_logprob", "base", "base", "", ""], abs=1e-2
+        )
+    assert here["auroc", "base", "rl", "states", "grouped"] == pytest.approx(
+        here["auroc", "base", "base", "states", "grouped"], abs=0.2
+    )
+    pairs = table[(table["measure"] == "cosine") & (table["checkpoint"] == "turned")]
+    assert {"CC", "floor", "CC-II"} <= set(pairs["cell"])
+    assert set(pairs["policy"]) == {"base", "rl", "both", "rl-base"}
+
+
+def test_the_same_command_makes_nothing_again_and_other_settings_are_refused(
+    comparison, checkpoints
+):
+    before = (comparison.path / "comparison.csv").read_bytes()
+    made = {p: p.stat().st_mtime_ns for p in comparison.path.rglob("*.safetensors")}
+    (comparison.path / "verdict.json").unlink()
+    names = {"base": checkpoints[0], "rl": [checkpoints[1], checkpoints[0]], "out": comparison.path}
+    again = compare_models(**names, **SETTINGS)
+    assert again.verdicts == comparison.verdicts
+    assert (comparison.path / "comparison.csv").read_bytes() == before
+    assert {p: p.stat().st_mtime_ns for p in comparison.path.rglob("*.safetensors")} == made
+    with pytest.raises(GeomrlError, match="other settings"):
+        compare_models(**names, **{**SETTINGS, "limit": 20})
+
+
+def test_command_line_prints_the_verdict_and_draws_what_the_table_says(comparison, checkpoints):
+    arguments = [
+        "compare", checkpoints[0], checkpoints[1], checkpoints[0], "--problems", "arithmetic",
+        "--limit", "24", "-n", "4", "--chunk", "200", "--max-tokens", "128",
+        "--layers", "2,final", "--anchors", "marker_end,before_answer",
+        "--anchor", "marker_end", "--probe-anchors", "marker_end", "--boot", "100",
+        "--device", "cpu", "--out", str(comparison.path),
+    ]  # fmt: skip
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 0, done.output
+    assert "turned: rotation" in done.output
+    assert "changes from" in done.output  # the trajectory
+    folder = comparison.path / "figures"
+    names = {path.name for path in folder.glob("*.png")}
+    assert {f"compare_{n}_1.png" for n in ("cells", "relation", "auroc", "lens")} <= names
+    cells = pd.read_csv(folder / "compare_cells_1.csv")
+    table = comparison.table
+    row = cells[(cells["series"] == "CC rl") & (cells["panel"] == "centred")].iloc[-1]
+    same = table[
+        (table["checkpoint"] == "turned") & (table["measure"] == "cosine")
+        & (table["policy"] == "base") & (table["encoder"] == "rl") & (table["cell"] == "CC")
+        & (table["space"] == "centred") & (table["layer"] == row["layer"])
+        & (table["anchor"] == row["anchor"])
+    ]  # fmt: skip
+    assert row["value"] == pytest.approx(same["value"].iloc[0])
+
+
+def test_an_edit_of_the_final_state_leaves_the_logits(checkpoints):
+    import torch
+
+    reasoner = ModelOptions("cpu").load("reasoner")
+    rng = np.random.default_rng(0)
+    edit = Edit(np.eye(64) + 0.1 * rng.normal(size=(64, 64)), rng.normal(size=64))
+    ids = torch.randint(3, 400, (2, 12))
+    for other in (edited(reasoner, edit), rotated(reasoner, random_turn(1, 0.5, 64))):
+        torch.testing.assert_close(
+            other.model(ids).logits, reasoner.model(ids).logits, atol=2e-3, rtol=1e-3
+        )
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path):
+    with pytest.raises(GeomrlError, match="not among those read"):
+        compare_models(
+            "reasoner", "reasoner", "arithmetic", tmp_path,
+            extraction=ExtractionConfig(anchors=("marker_end",)),
+        )  # fmt: skip
+    with pytest.raises(GeomrlError, match="two a problem"):
+        compare_models("reasoner", "reasoner", "arithmetic", tmp_path, rollouts=RolloutConfig(n=1))
+    twice = [Problem("1", "a", "what is  2?", "2"), Problem("9", "b", "what is 2?", "2")]
+    with pytest.raises(GeomrlError, match="same text"):
+        check_distinct(twice)
+    with pytest.raises(GeomrlError, match="no finished comparison"):
+        open_comparison(tmp_path)

@@ -1,0 +1,160 @@
+"""What the README and docs/ show runs as it stands, and names only what there is."""
+
+import json
+import os
+import re
+import runpy
+import shlex
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from processes import run_process
+from typer.main import get_command
+
+from geomrl.ablate.grid import load_grid
+from geomrl.cli.app import app
+from geomrl.train.config import load_config
+
+ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+TRAINING = ROOT / "docs" / "training.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+ELSEWHERE = {"importance/mean", "align/drift"}  # with vLLM; with a table from an earlier pass
+
+
+def text(page):
+    return re.sub(r"<!--.*?-->", "", page.read_text(), flags=re.DOTALL)
+
+
+def run_example(page, word, folder):
+    """Run the page's one Python example that holds a word, from a file: nnsight reads callers'."""
+    found = re.findall(r"```python\n(.*?)```", text(page), flags=re.DOTALL)
+    [example] = [part for part in found if word in part]
+    path = folder / "example.py"
+    path.write_text(example)
+    runpy.run_path(str(path))
+
+
+@pytest.mark.slow
+def test_python_example_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run_example(README, "make_rollouts", tmp_path)
+    assert "before_marker" in capsys.readouterr().out
+    assert len(list((tmp_path / "runs/readme/figures").glob("*.png"))) >= 6
+    assert (tmp_path / "runs/readme/replacement.csv").exists()
+
+
+def test_hidden_align_example_runs(tmp_path, capsys):
+    run_example(README, "hidden_align", tmp_path)
+    printed = capsys.readouterr().out
+    loss, cc = (float(re.search(rf"{name} (-?[\d.]+)", printed)[1]) for name in ("loss", "CC"))
+    assert loss == pytest.approx(1 - cc, abs=2e-3)  # that is what the loss is
+
+
+def test_gradient_cache_example_runs(tmp_path, capsys):
+    run_example(TRAINING, "cached_gradients", tmp_path)  # compares the gradients itself
+    groups = int(re.search(r"over (\d+) groups", capsys.readouterr().out)[1])
+    assert groups >= 2
+
+
+def command_lines(page):
+    """Commands of geomrl that a page shows, through a launcher or not, as lists of arguments."""
+    plain = re.sub(r"^```\w+\n.*?^```$", "", text(page), flags=re.DOTALL | re.MULTILINE)
+    blocks = re.findall(r"^```\n(.*?)^```$", plain, flags=re.DOTALL | re.MULTILINE)
+    lines = [line for block in blocks for line in block.splitlines()]
+    lines += re.findall(r"^    (geomrl .*)$", plain, flags=re.MULTILINE)  # or indented by four
+    shown = [re.search(r"\bgeomrl(?:\.cli)? +(.*)", line) for line in lines]
+    return [shlex.split(found[1], comments=True) for found in shown if found]
+
+
+def resolve(arguments):
+    """Return a command's full name, itself, and the arguments behind its name."""
+    command, name = get_command(app), []
+    while hasattr(command, "commands"):
+        assert arguments, f"geomrl {' '.join(name)}: no command"
+        name.append(arguments[0])
+        assert arguments[0] in command.commands, f"geomrl {' '.join(name)}: no such command"
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    return " ".join(name), command, arguments
+
+
+@pytest.mark.parametrize("line", command_lines(README), ids=" ".join)
+def test_commands_exist_with_their_options(line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    check_command(line)
+
+
+def check_command(line):
+    """Check a command's name, its options, and the recipes of the repository that it names."""
+    name, command, arguments = resolve(line)
+    known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+    assert {a for a in arguments if re.match(r"--?[a-z]", a)} <= known
+    pairs = list(pairwise(arguments))
+    if name in ("train", "ablate") and arguments[0].startswith("configs/"):
+        load_config(arguments[0], [value for option, value in pairs if option == "--set"])
+    for option, value in pairs:
+        if option == "--grid" and value.startswith("configs/"):
+            load_grid(value)
+
+
+def test_every_command_is_shown():
+    top = get_command(app).commands
+    every = {
+        f"{name} {sub}" if sub else name
+        for name, command in top.items()
+        for sub in getattr(command, "commands", [""])
+    }
+    assert every - {resolve(line)[0] for line in command_lines(README)} == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_point_at_files_and_headings(page):
+    for target in re.findall(r"\]\(([^):]+)\)", text(page)):
+        path, _, heading = target.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), target
+        if heading:
+            assert heading in {slug(h) for h in re.findall(r"^#+ (.*)", text(there), re.MULTILINE)}
+
+
+def slug(heading):
+    """A heading as GitHub links to it."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.slow
+def test_every_metric_is_described_and_every_described_metric_is_there(tmp_path):
+    train = ["train", str(ROOT / "configs/smoke.yaml"), "--set", "steps=2", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "geomrl.cli", *train]
+    done = run_process(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-4000:]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    logged = {general(key) for line in lines for key in json.loads(line)}
+    described = described_metrics()
+    assert logged - described == set()
+    assert described - logged == ELSEWHERE
+
+
+def general(key):
+    """A key of the log without its interval's end, and with the names that depend on the run."""
+    key = re.sub(r"pass@\d+", "pass@K", re.sub(r"_(low|high)$", "", key))
+    parts = key.split("/")
+    if parts[0] == "eval" and len(parts) == 4:
+        key = f"eval/ANCHOR/LAYER/{parts[3].removesuffix('_centred')}"
+    return key
+
+
+def described_metrics():
+    """The first column of the table under "metrics.jsonl"."""
+    _, _, section = text(TRAINING).partition("\n## metrics.jsonl\n")
+    rows = re.findall(r"^\| (`.*?) \| ", section.partition("\n## ")[0], flags=re.MULTILINE)
+    cells = [re.findall(r"`([^`]+)`", row) for row in rows]
+    # "`eval/ANCHOR/LAYER/CC` and `II`": the others of a row that begins so are cells there too.
+    place = "eval/ANCHOR/LAYER/"
+    return {
+        name if name.startswith(place) or not row[0].startswith(place) else place + name
+        for row in cells
+        for name in row
+    }
