@@ -20,9 +20,10 @@ from rich.console import Console
 
 from geomrl.ablate.ablation import read_ablation, write_ablation
 from geomrl.ablate.grid import Grid, load_grid, plan_arms
-from geomrl.ablate.readings import honest_words, markdown, print_ablation, readings
+from geomrl.ablate.readings import honest_words, markdown, readings
 from geomrl.ablate.run import ablate
 from geomrl.ablate.table import compare, final_metrics, path_diversity
+from geomrl.cli.ablation_tables import print_ablation
 from geomrl.errors import GeomrlError
 from geomrl.files import write_parquet
 from geomrl.stats.paired import detectable_difference, paired_difference
