@@ -44,6 +44,7 @@ check: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_contract.py
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib.util
 import json
 import os
+import re
 import shutil
 import socket
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from geomrl.errors import GeomrlError
@@ -213,3 +218,64 @@ def file_hash(path: Path) -> str:
 def text_hash(*parts: str) -> str:
     """Return a 16-character hash of some strings."""
     return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).hexdigest()
+
+
+_USER_CODE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)")
+
+
+def is_user_code(text: str) -> bool:
+    """Say whether a setting names code in a file of the user's, "FILE.py:NAME".
+
+    >>> is_user_code("my_losses.py:repel"), is_user_code("cosine")
+    (True, False)
+    """
+    return _USER_CODE.fullmatch(text) is not None
+
+
+def load_user_code(text: str, what: str) -> Any:
+    """Return what "FILE.py:NAME" names: a function, a class or a table's row.
+
+    The file is run once a process for each content that it has. Its path is relative to where the
+    command is run, as all paths of files are.
+
+    Args:
+        text: "FILE.py:NAME".
+        what: what it is to be, for messages: "an alignment loss".
+
+    Raises:
+        GeomrlError: there is no such file, running it fails, or it has no such name.
+    """
+    file, name = _user_code(text, what)
+    try:
+        module = _run_file(str(file.resolve()), file_hash(file))
+    except Exception as error:  # whatever the user's code raises
+        raise GeomrlError(
+            f"{text}: running {file} fails ({type(error).__name__}: {error}); mend it, or name {what} "
+            "of geomrl's"
+        ) from error
+    if not hasattr(module, name):
+        raise GeomrlError(f"{text}: {file} has no '{name}'; name {what} that it defines")
+    return getattr(module, name)
+
+
+def user_code_hash(text: str) -> str:
+    """Return a hash of the file that "FILE.py:NAME" names, for the manifest."""
+    return file_hash(_user_code(text, "code")[0])
+
+
+def _user_code(text: str, what: str) -> tuple[Path, str]:
+    found = _USER_CODE.fullmatch(text)
+    if found is None or not Path(found["file"]).is_file():
+        raise GeomrlError(f"{text}: no such file; name {what} of your own as FILE.py:NAME")
+    return Path(found["file"]), found["name"]
+
+
+@cache
+def _run_file(path: str, content: str) -> ModuleType:
+    name = f"geomrl_user_{content}_{Path(path).stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None  # a file that ends in .py has a loader
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -259,3 +259,28 @@ def whole_weights(weights: list[nn.Parameter]) -> Iterator[None]:
 
     with deepspeed.zero.GatheredParameters(weights):
         yield
+
+
+def check_deepspeed(config: TrainConfig) -> None:
+    """Let DeepSpeed read its settings; their batch sizes are those of one rank, and follow the ranks.
+
+    Raises:
+        GeomrlError: DeepSpeed refuses them; says why.
+    """
+    import_deepspeed()
+    from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
+
+    settings = deepspeed_json(config, World(0, 1, torch.device("cpu")))
+    try:
+        DeepSpeedConfig(settings, mpu=_OneRank())
+    except (DeepSpeedConfigError, ValueError, TypeError, AssertionError) as error:
+        raise GeomrlError(
+            f"deepspeed: DeepSpeed refuses these settings ({_reason(error)}); mend deepspeed.extra"
+        ) from error
+
+
+class _OneRank:
+    """DeepSpeed's view of the ranks, whatever process group there is already."""
+
+    def get_data_parallel_world_size(self) -> int:
+        return 1

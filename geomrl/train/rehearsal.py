@@ -15,10 +15,9 @@ from geomrl.errors import GeomrlError
 from geomrl.models.decoder import find_decoder, next_token_logits
 from geomrl.models.loading import resolve_model
 from geomrl.train.config import TrainConfig
-from geomrl.train.deepspeed_engine import adamw, deepspeed_json, import_deepspeed
+from geomrl.train.deepspeed_engine import check_deepspeed
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.weights import named_weights
-from geomrl.train.world import World
 
 _META = torch.device("meta")
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -43,7 +42,7 @@ def rehearse(config: TrainConfig, model_config: Any) -> None:
         adamw([weight for weight in policy.parameters() if weight.requires_grad], config)
         pushed = {name for name, _ in named_weights(policy)}
     _check_names(config, plain, pushed)
-    _check_deepspeed(config)
+    check_deepspeed(config)
 
 
 def _empty_model(config: TrainConfig, model_config: Any) -> Any:
@@ -114,27 +113,6 @@ def _check_names(config: TrainConfig, plain: set[str], pushed: set[str]) -> None
             " checkpoint does not have, so it could not be pushed to vLLM; use rollout.engine"
             " transformers"
         )
-
-
-def _check_deepspeed(config: TrainConfig) -> None:
-    """Let DeepSpeed read its settings; their batch sizes are those of one rank, and follow the ranks."""
-    import_deepspeed()
-    from deepspeed.runtime.config import DeepSpeedConfig, DeepSpeedConfigError
-
-    settings = deepspeed_json(config, World(0, 1, torch.device("cpu")))
-    try:
-        DeepSpeedConfig(settings, mpu=_OneRank())
-    except (DeepSpeedConfigError, ValueError, TypeError, AssertionError) as error:
-        raise GeomrlError(
-            f"deepspeed: DeepSpeed refuses these settings ({_reason(error)}); mend deepspeed.extra"
-        ) from error
-
-
-class _OneRank:
-    """DeepSpeed's view of the ranks, whatever process group there is already."""
-
-    def get_data_parallel_world_size(self) -> int:
-        return 1
 
 
 def _reason(error: Exception) -> str:
