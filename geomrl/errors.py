@@ -17,3 +17,8 @@ class MissingExtra(GeomrlError):
             f"{purpose} needs '{library}', which is not installed: "
             f"run `pip install 'geomrl[{extra}]'`"
         )
+
+
+def reason_of(error: Exception) -> str:
+    """Return what a library's error says, in one line of at most 300 characters."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

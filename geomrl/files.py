@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from geomrl.errors import GeomrlError
+from geomrl.errors import GeomrlError, reason_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -250,7 +250,7 @@ def load_user_code(text: str, what: str) -> Any:
         module = _run_file(str(file.resolve()), file_hash(file))
     except Exception as error:  # whatever the user's code raises
         raise GeomrlError(
-            f"{text}: running {file} fails ({type(error).__name__}: {error}); mend it, or name {what} "
+            f"{text}: running {file} fails ({type(error).__name__}: {reason_of(error)}); mend it, or name {what} "
             "of geomrl's"
         ) from error
     if not hasattr(module, name):
@@ -274,7 +274,8 @@ def _user_code(text: str, what: str) -> tuple[Path, str]:
 def _run_file(path: str, content: str) -> ModuleType:
     name = f"geomrl_user_{content}_{Path(path).stem}"
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None  # a file that ends in .py has a loader
+    assert spec is not None  # a file that ends in .py has a loader
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their module up
     spec.loader.exec_module(module)

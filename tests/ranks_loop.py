@@ -1,4 +1,4 @@
-"""A rank of tests/train/test_train_loop.py: trainings under ZeRO, each also gone on with from a checkpoint."""
+"""A rank of tests/train/test_train_loop.py: trainings under ZeRO, each also resumed."""
 
 import shutil
 import sys

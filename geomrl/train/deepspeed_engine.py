@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from geomrl.errors import GeomrlError, MissingExtra
+from geomrl.errors import GeomrlError, MissingExtra, reason_of
 from geomrl.train.world import PATIENCE, World
 
 if TYPE_CHECKING:
@@ -275,7 +275,7 @@ def check_deepspeed(config: TrainConfig) -> None:
         DeepSpeedConfig(settings, mpu=_OneRank())
     except (DeepSpeedConfigError, ValueError, TypeError, AssertionError) as error:
         raise GeomrlError(
-            f"deepspeed: DeepSpeed refuses these settings ({_reason(error)}); mend deepspeed.extra"
+            f"deepspeed: DeepSpeed refuses these settings ({reason_of(error)}); mend deepspeed.extra"
         ) from error
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from geomrl.errors import GeomrlError
+from geomrl.errors import GeomrlError, reason_of
 from geomrl.models.decoder import find_decoder, next_token_logits
 from geomrl.models.loading import resolve_model
 from geomrl.train.config import TrainConfig
-from geomrl.train.deepspeed_engine import check_deepspeed
+from geomrl.train.deepspeed_engine import adamw, check_deepspeed
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.weights import named_weights
 
@@ -58,7 +58,7 @@ def _empty_model(config: TrainConfig, model_config: Any) -> Any:
             )
     except (ImportError, ValueError) as error:
         raise GeomrlError(
-            f"model.name {config.model.name}: transformers cannot build it ({_reason(error)}); choose a"
+            f"model.name {config.model.name}: transformers cannot build it ({reason_of(error)}); choose a"
             " causal language model, and a model.attention that is installed here"
         ) from error
 
@@ -74,7 +74,7 @@ def _policy(model: Any, config: TrainConfig) -> Policy:
         if lora is None:
             raise
         raise GeomrlError(
-            f"model.lora.targets {lora.targets}: {_reason(error)}; name linear modules of this model,"
+            f"model.lora.targets {lora.targets}: {reason_of(error)}; name linear modules of this model,"
             " such as q_proj, or all-linear"
         ) from error
     return Policy(
@@ -113,8 +113,3 @@ def _check_names(config: TrainConfig, plain: set[str], pushed: set[str]) -> None
             " checkpoint does not have, so it could not be pushed to vLLM; use rollout.engine"
             " transformers"
         )
-
-
-def _reason(error: Exception) -> str:
-    lines = " ".join(str(error).split())
-    return lines[:300] or type(error).__name__
