@@ -250,8 +250,8 @@ def load_user_code(text: str, what: str) -> Any:
         module = _run_file(str(file.resolve()), file_hash(file))
     except Exception as error:  # whatever the user's code raises
         raise GeomrlError(
-            f"{text}: running {file} fails ({type(error).__name__}: {reason_of(error)}); mend it, or name {what} "
-            "of geomrl's"
+            f"{text}: running {file} fails ({type(error).__name__}: {reason_of(error)}); mend it, or "
+            f"name {what} of geomrl's"
         ) from error
     if not hasattr(module, name):
         raise GeomrlError(f"{text}: {file} has no '{name}'; name {what} that it defines")
