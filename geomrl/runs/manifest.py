@@ -84,6 +84,8 @@ def record_step(
             if not changed:
                 return
             entry = {**before, "changes": [*before.get("changes", []), changed]}
+        elif before is not None and _same(before, settings):
+            return  # made again of the same: what is recorded is who made it first
         else:
             entry = {
                 "settings": settings,
@@ -92,6 +94,11 @@ def record_step(
                 "git_commit": git_commit(),
             }
         write_json(run / MANIFEST, {**manifest, step: entry})
+
+
+def _same(before: dict[str, Any], settings: dict[str, Any]) -> bool:
+    """Say whether a step's record is of the same settings and the same libraries."""
+    return before["settings"] == _json(settings) and before.get("versions") == versions()
 
 
 def _changes(
