@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from contract import LEAVES, LEVEL, broken_rules
 
+import geomrl
+
 PACKAGE = Path(__file__).parents[1] / "geomrl"
 
 
@@ -49,3 +51,8 @@ def test_what_is_allowed(tmp_path):
         "if TYPE_CHECKING:\n    from geomrl.cli.app import app\n"
     )
     assert broken_rules(tmp_path) == []
+
+
+def test_every_name_of_the_facade_is_there():
+    """Also those that no other test takes from it."""
+    assert all(getattr(geomrl, name).__name__ == name for name in geomrl.__all__)

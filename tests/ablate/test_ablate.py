@@ -28,6 +28,7 @@ from geomrl.errors import GeomrlError
 from geomrl.files import write_parquet
 from geomrl.stats.paired import detectable_difference, paired_difference
 from geomrl.train.config import load_config
+from geomrl.viz.ablation import draw_ablation
 
 ROOT = Path(__file__).parents[2]
 SMOKE = ROOT / "configs" / "smoke.yaml"
@@ -353,7 +354,7 @@ def test_an_arm_that_fails_does_not_stop_the_others(tmp_path):
     with pytest.raises(
         GeomrlError, match=r"2 of 10 runs failed: layer=9, seed 0: .*layer '?9"
     ) as told:
-        ablate(config, grid, out, jobs=2, show=False)
+        ablate(config, grid, out, jobs=2, show=False, finished=draw_ablation)
     assert "layer=9, seed 1" in str(told.value)
     done = metrics_times(out)
     assert len(done) == 8

@@ -9,6 +9,7 @@ from geomrl.geometry import similarity
 from geomrl.probe import intervention, steps
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.steps import import_rollouts
 
 CONFIG = ExtractionConfig(layers=("1", "final"), anchors=("before_marker", "marker_end"))
 N_PLACES = 8  # two benchmarks, layers and anchors
@@ -29,7 +30,7 @@ def run(tmp_path):
     ]
     config = ImportConfig(keep_labels=True, template="plain", columns={"benchmark": "set"})
     file = write_lines(tmp_path / "r.jsonl", lines)
-    steps.import_rollouts(file, model, tmp_path / "run", config=config, show=False)
+    import_rollouts(file, model, tmp_path / "run", config=config, show=False)
     steps.read_states(model, tmp_path / "run", config=CONFIG, show=False)
     return tmp_path / "run"
 
