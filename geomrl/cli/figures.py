@@ -33,6 +33,9 @@ def figures(
     ] = "before_marker",
     encoder: Annotated[str | None, typer.Option(help="Where RUN has states of several.")] = None,
     umap: Annotated[bool, typer.Option(help="Draw the UMAP too (slow at first).")] = True,
+    figure: Annotated[
+        list[str] | None, typer.Option(help="A figure of your own beside them: FILE.py:FUNCTION.")
+    ] = None,
     seed: Seed = 0,
     analyses: Annotated[Path, typer.Option(help="With --all: folder of the scripts.")] = Path(
         "analyses"
@@ -48,6 +51,8 @@ def figures(
     """
     if every == (run is not None):
         raise GeomrlError("name a run directory, or give --all: one of the two")
+    if run is None and figure:
+        raise GeomrlError("--figure: for a run directory alone; leave --all out, or the figure")
     if run is None:
         from geomrl.reproduce.everything import reproduce
 
@@ -62,6 +67,6 @@ def figures(
     with progress_bar("figures", "pictures") as update:
         paths = draw_folder(
             run, out, encoder=encoder, layer=layer, anchor=anchor, umap=umap, seed=seed,
-            progress=update,
+            figures=figure or (), progress=update,
         )  # fmt: skip
     say_drawn(paths, out)

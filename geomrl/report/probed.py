@@ -12,10 +12,9 @@ from geomrl.report.charts import counted, look, place_chart
 from geomrl.report.collect import Collected
 from geomrl.report.views import Chart, Column, Fact, Number, Table, View, with_floor
 from geomrl.viz.contrasts import CONTRASTS
-from geomrl.viz.probed import layer_words
 from geomrl.viz.profiles import PROFILE_CELLS
 from geomrl.viz.spectra import spectrum_profile
-from geomrl.viz.tables import Axis, anchor_label, ordered, profile
+from geomrl.viz.tables import Axis, anchor_label, layer_words, ordered, profile
 from geomrl.viz.theme import SPACES, Look, cell_label, cell_look
 
 _KEYS = ("policy", "encoder", "step", "benchmark")

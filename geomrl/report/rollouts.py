@@ -24,8 +24,7 @@ from geomrl.seeds import derive_rng
 from geomrl.train.config import load_config
 from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.viz.embedding import FEWEST_STATES, principal_components
-from geomrl.viz.probed import layer_words
-from geomrl.viz.tables import anchor_label
+from geomrl.viz.tables import anchor_label, layer_words
 from geomrl.viz.theme import VERDICTS
 
 LAYER, ANCHOR = "final", "before_marker"

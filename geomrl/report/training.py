@@ -16,8 +16,7 @@ from geomrl.report.collect import Collected
 from geomrl.report.views import Chart, Column, Fact, Number, Series, Table, View
 from geomrl.viz.ablation import factor_frame
 from geomrl.viz.curves import Panel, curve_frame
-from geomrl.viz.probed import layer_words
-from geomrl.viz.tables import anchor_label
+from geomrl.viz.tables import anchor_label, layer_words
 from geomrl.viz.training import training_layouts
 
 _HELD_OUT = ("held out", "bands")  # notes of a layout that are of its held-out panels alone

@@ -16,8 +16,7 @@ from geomrl.reproduce.runs import ANCHORS, LAYER
 from geomrl.runs.run import Run, open_run
 from geomrl.viz import theme
 from geomrl.viz.contrasts import TESTS, draw_contrasts
-from geomrl.viz.probed import layer_words
-from geomrl.viz.tables import one_source, ordered, profile
+from geomrl.viz.tables import layer_words, one_source, ordered, profile
 
 SPACES = ("raw", "centred")
 CONTRASTS = ("CC-II", "CC-II_same_answer", "II_same_answer-II_diff_answer")

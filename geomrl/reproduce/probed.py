@@ -11,8 +11,8 @@ from geomrl.errors import GeomrlError
 from geomrl.reproduce.finding import interval
 from geomrl.reproduce.runs import ANCHORS, LAYER
 from geomrl.runs.run import Run
-from geomrl.viz.picture import Picture
-from geomrl.viz.probed import Skipped, make_pictures
+from geomrl.viz.picture import Picture, Skipped
+from geomrl.viz.probed import make_pictures
 
 CELLS = ("CC", "II", "II_same_answer", "CI", "floor", "CC-II", "CC-II_same_answer")
 

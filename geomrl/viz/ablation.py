@@ -18,8 +18,7 @@ from geomrl.ablate.table import PRIMARY
 from geomrl.files import write_json
 from geomrl.viz import theme
 from geomrl.viz.picture import FORMATS, Picture, check_formats, write_picture
-from geomrl.viz.probed import layer_words
-from geomrl.viz.tables import anchor_label
+from geomrl.viz.tables import anchor_label, layer_words
 
 _HEIGHT = 1.15  # inches of a panel
 _NAMES_INCH = 0.95

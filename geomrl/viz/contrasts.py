@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from geomrl.viz import theme
-from geomrl.viz.picture import Picture
+from geomrl.viz.picture import Picture, Skipped
+from geomrl.viz.scene import Scene
 from geomrl.viz.tables import Axis, excludes_zero, interval_note, profile, sample_note
 from geomrl.viz.track import Track, draw_line
 
@@ -20,6 +21,24 @@ TESTS = {
 
 _LEVEL = 0.05
 _HEIGHTS = (1.3, 0.55)  # inches of the contrasts and of the p values below
+
+
+def make_by_layer(scene: Scene) -> Picture | Skipped:
+    """Draw the contrasts by layer at the scene's anchor."""
+    return _make(scene, "layer", "contrasts_by_layer")
+
+
+def make_by_position(scene: Scene) -> Picture | Skipped:
+    """Draw the contrasts by anchor at the scene's layer."""
+    return _make(scene, "anchor", "contrasts_by_position")
+
+
+def _make(scene: Scene, by: Axis, name: str) -> Picture | Skipped:
+    at, place = scene.held(by)
+    frame = contrast_profile(scene.table, by=by, at=at)
+    if not (frame["measure"] == "cosine").any():
+        return Skipped(name, f"no problem at {place} has two correct and two wrong rollouts")
+    return draw_contrasts(frame, scene.source, by=by, place=place, methods=scene.methods, name=name)
 
 
 def contrast_profile(table: pd.DataFrame, *, by: Axis, at: str) -> pd.DataFrame:

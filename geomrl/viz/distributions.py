@@ -14,17 +14,38 @@ import pandas as pd
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
+from geomrl.geometry.cells import pair_cosines
 from geomrl.viz import theme
-from geomrl.viz.picture import Picture
+from geomrl.viz.picture import Picture, Skipped
+from geomrl.viz.scene import Scene
+from geomrl.viz.tables import profile
 
 DISTRIBUTION_CELLS = ("CC", "II_same_answer", "II", "CI", "floor")
 
+MOST_PAIRS = 50_000
 N_BINS = 50
+_NAME = "cosine_distributions"
 _EXACT = ["mean", "low", "high", "n_problems", "n_pairs"]
 _COLUMNS = ["space", "cell", "bin_low", "bin_high", "density", "n_drawn", *_EXACT]
 _TAIL = 0.01  # share of a cell's weight that may lie below the drawn range
 _TALLEST = 0.86  # height of a distribution's peak, in rows
 _MIDDLE = 0.4  # where a row is labelled, above its base line
+
+
+def make(scene: Scene) -> Picture | Skipped:
+    """Draw the cosines of pairs by cell, raw and centred, at the scene's layer and anchor."""
+    pairs = {
+        space: pair_cosines(scene.states, scene.rows, space, MOST_PAIRS, scene.seed)
+        for space in ("raw", "centred")
+    }
+    here = scene.table[scene.table["layer"] == scene.layer]
+    values = profile(here, by="layer", at=scene.anchor, cells=DISTRIBUTION_CELLS)
+    histogram = cosine_histogram(pairs, values)
+    if histogram.empty:
+        return Skipped(_NAME, f"no pair of graded rollouts has a state at {scene.place}")
+    return draw_distributions(
+        histogram, scene.source, place=scene.place, methods=scene.methods, name=_NAME
+    )
 
 
 def pair_weights(pairs: pd.DataFrame) -> Float[np.ndarray, " pairs"]:
@@ -121,7 +142,7 @@ def draw_distributions(
     *,
     place: str,
     methods: str = "",
-    name: str = "cosine_distributions",
+    name: str = _NAME,
 ) -> Picture:
     """Draw `cosine_histogram`'s rows: a panel a space, a row a cell, means marked and printed.
 

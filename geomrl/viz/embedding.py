@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,10 @@ from matplotlib.lines import Line2D
 from geomrl.errors import MissingExtra
 from geomrl.seeds import derive_rng, derive_seed
 from geomrl.viz import theme
-from geomrl.viz.picture import Picture
+from geomrl.viz.picture import Picture, Skipped
+
+if TYPE_CHECKING:
+    from geomrl.viz.scene import Scene
 
 FEWEST_STATES = 10
 MOST_STATES = 10_000
@@ -29,9 +33,32 @@ N_COMPONENTS = 50
 N_NEIGHBOURS = 15
 N_PROBLEMS = 12
 
+_BY_VERDICT, _BY_PROBLEM = "embedding_verdict", "embedding_problem"
 _PROBLEM_MARKERS = "osD^vP<>Xph*"
 _ROUNDING = 1e-12  # of a mean of equal unit vectors
 _RASTER = 4_000  # points beyond which a vector file would be slow to open
+
+
+def make_by_verdict(scene: Scene) -> Picture | Skipped:
+    """Draw the maps of the scene's states, coloured by verdict."""
+    if len(scene.states) < FEWEST_STATES:
+        return Skipped(_BY_VERDICT, _too_few(scene))
+    return draw_by_verdict(scene.embedding, scene.source, place=scene.place)
+
+
+def make_by_problem(scene: Scene) -> Picture | Skipped:
+    """Draw the maps of the scene's states, coloured by problem."""
+    if len(scene.states) < FEWEST_STATES:
+        return Skipped(_BY_PROBLEM, _too_few(scene))
+    if most_mixed(scene.embedding.frame).empty:
+        reason = f"no problem has two correct and two wrong rollouts at {scene.place}"
+        return Skipped(_BY_PROBLEM, reason)
+    return draw_by_problem(scene.embedding, scene.source, place=scene.place)
+
+
+def _too_few(scene: Scene) -> str:
+    states = theme.count(len(scene.states), "state")
+    return f"{states} at {scene.place}; a map wants {FEWEST_STATES} or more"
 
 
 @dataclass(frozen=True)
@@ -149,7 +176,7 @@ def most_mixed(frame: pd.DataFrame, limit: int = N_PROBLEMS) -> pd.DataFrame:
 
 @theme.style()
 def draw_by_verdict(
-    embedding: Embedding, source: theme.Source, *, place: str, name: str = "embedding_verdict"
+    embedding: Embedding, source: theme.Source, *, place: str, name: str = _BY_VERDICT
 ) -> Picture:
     """Draw the maps coloured by verdict.
 
@@ -191,7 +218,7 @@ def draw_by_verdict(
 
 @theme.style()
 def draw_by_problem(
-    embedding: Embedding, source: theme.Source, *, place: str, name: str = "embedding_problem"
+    embedding: Embedding, source: theme.Source, *, place: str, name: str = _BY_PROBLEM
 ) -> Picture:
     """Draw the same maps with the dozen problems of most mixed outcomes; the rest is pale.
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from geomrl.errors import GeomrlError
 from geomrl.runs.layout import folder_kinds
 
 
@@ -17,6 +18,7 @@ def draw_folder(
     anchor: str = "before_marker",
     seed: int = 0,
     umap: bool = True,
+    figures: Sequence[str] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Draw the pictures that fit a folder's content; return the files written.
@@ -24,18 +26,25 @@ def draw_folder(
     Args:
         run: the folder.
         out: the folder to write in; RUN/figures by default.
-        encoder: whose states, where a probed run holds several; as are the next four, it is for
-            probed runs alone.
-        layer: see `viz.figures.draw_figures`.
+        encoder: whose states, where a probed run contains several; as are the next five, it is
+            for probed runs alone.
+        layer: see `viz.probed.draw_figures`.
         anchor: the same.
         seed: the same.
         umap: the same.
+        figures: the same; other folders refuse it.
         progress: called with the number of pictures done and of all.
 
     Raises:
-        GeomrlError: the folder holds none of the five, or what it holds cannot be read.
+        GeomrlError: the folder contains none of the five, or what it contains cannot be read.
     """
     kinds = folder_kinds(run)
+    others = [kind for kind in kinds if kind not in ("probed run", "rollouts")]
+    if figures and others:
+        raise GeomrlError(
+            f"{run}: {figures[0]} is drawn from a probed run, and this is of another kind "
+            f"({others[0]}); leave --figure out"
+        )
     if "ablation" in kinds:
         from geomrl.ablate.ablation import read_ablation
         from geomrl.viz.ablation import draw_ablation
@@ -59,5 +68,5 @@ def draw_folder(
 
     return draw_figures(
         open_run(run, encoder=encoder), out, layer=layer, anchor=anchor, seed=seed, umap=umap,
-        progress=progress,
+        figures=figures, progress=progress,
     )  # fmt: skip

@@ -12,7 +12,8 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from geomrl.viz import theme
-from geomrl.viz.picture import Picture
+from geomrl.viz.picture import Picture, Skipped
+from geomrl.viz.scene import Scene
 from geomrl.viz.tables import (
     PLOTTED,
     anchor_label,
@@ -32,7 +33,16 @@ HEAT_PANELS = (
 )
 """(cell or contrast, space): what the paper looks at, then what the controls leave of it."""
 
+_NAME = "heatmap_layer_position"
 _ROW_INCH = 0.16
+
+
+def make(scene: Scene) -> Picture | Skipped:
+    """Draw cosines and contrasts at every layer and anchor."""
+    grid = heat_grid(scene.table)
+    if grid.empty:
+        return Skipped(_NAME, "the similarity table has no cosine of correct rollouts")
+    return draw_heatmap(grid, scene.source, methods=scene.methods, name=_NAME)
 
 
 def heat_grid(table: pd.DataFrame, panels: Sequence[tuple[str, str]] = HEAT_PANELS) -> pd.DataFrame:
@@ -61,7 +71,7 @@ def heat_grid(table: pd.DataFrame, panels: Sequence[tuple[str, str]] = HEAT_PANE
 
 @theme.style()
 def draw_heatmap(
-    grid: pd.DataFrame, source: theme.Source, *, methods: str, name: str = "heatmap_layer_position"
+    grid: pd.DataFrame, source: theme.Source, *, methods: str, name: str = _NAME
 ) -> Picture:
     """Draw `heat_grid`'s rows, a panel a (cell, space); contrasts diverge from white at zero.
 

@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
-from geomrl.stats.intervals import Interval
+from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.viz import theme
 from geomrl.viz.picture import Picture
+from geomrl.viz.scene import Scene, bootstrap_words
+
+if TYPE_CHECKING:
+    from geomrl.runs.run import Run
 
 _MOST_SAMPLES = 32  # up to so many samples a problem each possible pass rate has its own bar
 _BINS = 20
 _MIXED = "#009E73"  # no verdict's colour
+
+
+def make_pass_rate(scene: Scene) -> Picture:
+    """Draw the problems' pass rates, with the mean and interval of the run's summary."""
+    rates = pass_rates(scene.rollouts)
+    mean = mean_interval(  # label, seed and draws of the run's summary: one figure, not two
+        rates["pass_rate"].to_numpy(),
+        label=f"{scene.source.benchmark}/pass@1",
+        bounds=(0.0, 1.0),
+        **scene.draws,
+    )
+    histogram = pass_rate_histogram(rates, mean)
+    return draw_pass_rates(histogram, rates, scene.source, methods=_methods(mean))
+
+
+def _methods(mean: Interval) -> str:
+    if mean.n_boot:
+        return bootstrap_words(mean.n_boot)
+    if np.isfinite(mean.low):
+        return "95 % Wilson interval by problem"
+    return f"no interval: {mean.warning}"
+
+
+def make_verdict_counts(run: Run) -> Picture:
+    """Draw how the rollouts of a whole run ended, by benchmark."""
+    first = run.similarity.iloc[0]
+    source = theme.Source(str(first["policy"]), str(first["encoder"]))
+    return draw_verdicts(verdict_counts(run.rollouts), source)
 
 
 def pass_rates(rollouts: pd.DataFrame) -> pd.DataFrame:

@@ -37,6 +37,14 @@ class Picture:
         return replace(self, name=name)
 
 
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that the data do not allow, and why."""
+
+    name: str
+    reason: str
+
+
 def write_picture(picture: Picture, out: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Write NAME.csv and NAME.FORMAT for each format, each whole or not at all.
 

@@ -5,13 +5,32 @@ from __future__ import annotations
 import pandas as pd
 
 from geomrl.viz import theme
-from geomrl.viz.picture import Picture
-from geomrl.viz.tables import Axis, interval_note, sample_note
+from geomrl.viz.picture import Picture, Skipped
+from geomrl.viz.scene import Scene
+from geomrl.viz.tables import Axis, interval_note, profile, sample_note
 from geomrl.viz.track import Track, draw_line
 
 PROFILE_CELLS = ("CC", "II_same_answer", "II", "CI", "floor")
 
 _HEIGHT = 1.4  # inches of a panel
+
+
+def make_by_layer(scene: Scene) -> Picture | Skipped:
+    """Draw the cosines by layer at the scene's anchor."""
+    return _make(scene, "layer", "cosine_by_layer")
+
+
+def make_by_position(scene: Scene) -> Picture | Skipped:
+    """Draw the cosines by anchor at the scene's layer."""
+    return _make(scene, "anchor", "cosine_by_position")
+
+
+def _make(scene: Scene, by: Axis, name: str) -> Picture | Skipped:
+    at, place = scene.held(by)
+    frame = profile(scene.table, by=by, at=at, cells=PROFILE_CELLS)
+    if frame.empty:
+        return Skipped(name, f"the similarity table has no cosine at {place}")
+    return draw_profile(frame, scene.source, by=by, place=place, methods=scene.methods, name=name)
 
 
 @theme.style()

@@ -9,8 +9,9 @@ from __future__ import annotations
 import pandas as pd
 
 from geomrl.viz import theme
-from geomrl.viz.picture import Picture
-from geomrl.viz.tables import profile
+from geomrl.viz.picture import Picture, Skipped
+from geomrl.viz.scene import Scene
+from geomrl.viz.tables import anchor_label, profile
 from geomrl.viz.track import Track, draw_line
 
 MEASURES = {
@@ -18,7 +19,17 @@ MEASURES = {
     "effective_rank": "Effective rank",
     "participation_ratio": "Participation ratio",
 }
+_NAME = "spectra_by_layer"
 _HEIGHT = 1.4  # inches of a panel
+
+
+def make(scene: Scene) -> Picture | Skipped:
+    """Draw the spread of states by layer at the scene's anchor."""
+    place = anchor_label(scene.anchor)
+    frame = spectrum_profile(scene.table, at=scene.anchor)
+    if frame.empty:
+        return Skipped(_NAME, f"the similarity table has no spectrum at {place}")
+    return draw_spectra(frame, scene.source, place=place, name=_NAME)
 
 
 def spectrum_profile(table: pd.DataFrame, *, at: str) -> pd.DataFrame:

@@ -46,6 +46,15 @@ def anchor_label(anchor: str) -> str:
     return f"{words} − {back}" if back else words.replace(":", ": ")
 
 
+def layer_words(layer: str) -> str:
+    """Return a layer's name for a footnote.
+
+    >>> layer_words("final"), layer_words("12")
+    ('final norm', 'layer 12')
+    """
+    return "final norm" if layer == "final" else f"layer {layer}"
+
+
 def profile(
     table: pd.DataFrame,
     *,

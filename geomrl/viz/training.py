@@ -15,8 +15,7 @@ from geomrl.train.metrics_log import read_metrics
 from geomrl.viz import theme
 from geomrl.viz.curves import Curve, Panel, curve_frame, draw_curves
 from geomrl.viz.picture import FORMATS, Picture, check_formats, write_picture
-from geomrl.viz.probed import layer_words
-from geomrl.viz.tables import anchor_label
+from geomrl.viz.tables import anchor_label, layer_words
 
 _BLUE, _ORANGE, _GREEN, _PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 _CELLS = ("CC", "II_same_answer", "II", "CI", "floor")
