@@ -73,15 +73,14 @@ PAGES = (
         "evaluate.accuracy evaluate.differences evaluate.presets evaluate.prompts evaluate.policy "
         "evaluate.geometry evaluate.verdict evaluate.effect evaluate.cka evaluate.procrustes "
         "evaluate.rsa evaluate.neighbours evaluate.dimension evaluate.drift evaluate.probes "
-        "evaluate.lens evaluate.arms evaluate.arm_changes evaluate.diversity evaluate.premise "
-        "evaluate.claim",
+        "evaluate.lens evaluate.arms evaluate.arm_changes evaluate.diversity evaluate.premise",
     ),
     Page(
         "stats", "geomrl.stats",
         "Intervals clustered by problem, tests, corrections, power. NumPy and SciPy only.",
         "stats.intervals stats.passk stats.majority stats.paired stats.paired_means "
         "stats.sign_flip stats.permutation stats.multiple stats.power stats.partial stats.ratio "
-        "stats.rarefaction",
+        "stats.rarefaction stats.smallest_effect",
     ),
     Page(
         "rollouts", "Problems, verdicts, rollouts",

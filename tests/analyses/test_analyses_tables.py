@@ -11,6 +11,7 @@ from ablations import CONTROLS, FACTORS, make_ablation
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import PlantedRun, assert_legible, make_rollouts
+from settle import settle, settle_finding
 
 from geomrl.ablate.ablation import write_ablation
 from geomrl.ablate.collapse import BEYOND, judged_movements, movements
@@ -21,7 +22,6 @@ from geomrl.reproduce import Arms
 from geomrl.reproduce.agreement import agreement_of
 from geomrl.reproduce.contrasted import collapse_finding, controls_finding
 from geomrl.reproduce.finding import write_finding
-from geomrl.reproduce.settling import settle, settle_finding
 from geomrl.reproduce.trainings import read_trainings
 from geomrl.stats.ratio import ratio_of_means
 

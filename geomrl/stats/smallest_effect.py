@@ -1,23 +1,15 @@
-"""The paper's own falsification criteria, judged over training seeds: is its claim supported?
-
-| criterion that would refute the claim | measured as | smallest effect that matters |
-|---|---|---|
-| correct are no closer than incorrect at the anchor | matched CC - II, held-out problems | .05 |
-| no gain in pass@1 | pass@1 with the loss minus without, paired by seed | .038 |
-
-.038 is the smallest gain that the paper claims (+3.8 points for Qwen3-1.7B); .05 is this package's
-margin for cosines (`verdict.Margins`), an assumption. The rule, stated before looking:
+"""Judge effects, one a seed, against 0 and against the smallest effect that matters.
 
 | the 95 % t interval over seeds | word |
 |---|---|
 | lies above 0 | supported; where it also lies below the smallest effect, "smaller than claimed" |
 | does not, and lies below the smallest effect | not supported |
-| does neither, or fewer than `FEWEST_SEEDS` seeds an arm are known | undecided |
+| does neither, or fewer than `FEWEST_SEEDS` seeds are known | undecided |
 
 Each wrong word has a chance of at most 2.5 %: "supported" where the truth is 0 or less, "not
 supported" where the truth is the smallest effect or more (two one-sided tests, Schuirmann 1987,
-Journal of Pharmacokinetics and Biopharmaceutics 15). The claim is supported where both criteria
-are, not supported where either is not, else undecided: at most 2.5 % and 5 %.
+Journal of Pharmacokinetics and Biopharmaceutics 15). A claim of two criteria (`overall`) is
+supported where both are, not supported where either is not, else undecided: at most 2.5 % and 5 %.
 
 The seed is the unit and the evaluated problems are fixed: nothing is said of other problems.
 """
@@ -31,16 +23,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from geomrl.compare.verdict import Margins
 from geomrl.errors import GeomrlError
 from geomrl.stats.paired import PairedDifference, paired_difference
 from geomrl.stats.power import POWER, t_power
 
 Word = Literal["supported", "not supported", "undecided"]
 WORDS: tuple[Word, ...] = ("supported", "not supported", "undecided")
-SMALLEST_GAIN = 0.038
-"""The smallest gain in pass@1 that the paper claims (abstract: +3.8, +6.2 and +5.4 points)."""
-SMALLEST_CONVERGENCE = Margins.cosine
 FEWEST_SEEDS = 3
 
 

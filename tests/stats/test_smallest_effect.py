@@ -1,4 +1,4 @@
-"""The paper's falsification criteria: the rule, its error rates, and its power."""
+"""An effect against 0 and the smallest that matters: the rule, its error rates, and its power."""
 
 import numpy as np
 import pytest
@@ -7,15 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.claim import (
-    FEWEST_SEEDS,
-    SMALLEST_GAIN,
-    WORDS,
-    judge,
-    overall,
-    seeds_needed,
-)
+from geomrl.stats.smallest_effect import FEWEST_SEEDS, WORDS, judge, overall, seeds_needed
 
+SMALLEST = 0.038
 effects = st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=8).map(np.array)
 
 
@@ -47,17 +41,17 @@ def test_the_word_does_not_depend_on_the_unit(values, smallest, unit):
 
 @pytest.mark.parametrize("n", [1, 2])
 def test_fewer_than_three_seeds_are_undecided_however_large_the_effect(n):
-    assert judge(0.5 + np.arange(n) / 1e3, SMALLEST_GAIN).word == "undecided"
-    assert judge(-0.5 + np.arange(n) / 1e3, SMALLEST_GAIN).word == "undecided"
+    assert judge(0.5 + np.arange(n) / 1e3, SMALLEST).word == "undecided"
+    assert judge(-0.5 + np.arange(n) / 1e3, SMALLEST).word == "undecided"
 
 
 def test_seeds_without_a_value_do_not_count():
-    assert judge(np.array([0.5, np.nan, 0.51]), SMALLEST_GAIN).word == "undecided"
-    assert judge(np.array([0.5, np.nan, 0.51, 0.52]), SMALLEST_GAIN).word == "supported"
+    assert judge(np.array([0.5, np.nan, 0.51]), SMALLEST).word == "undecided"
+    assert judge(np.array([0.5, np.nan, 0.51, 0.52]), SMALLEST).word == "supported"
 
 
 def test_equal_effects_of_all_seeds_have_no_interval_and_are_undecided():
-    found = judge(np.full(5, 0.2), SMALLEST_GAIN)
+    found = judge(np.full(5, 0.2), SMALLEST)
     assert found.word == "undecided"
     assert found.seeds_needed is None
     assert np.isnan(found.power)
@@ -73,11 +67,9 @@ def _words(truth, sd, n, draws=20_000):
     x = np.random.default_rng(n).normal(truth, sd, (draws, n))
     reach = scipy.stats.t.ppf(0.975, n - 1) * x.std(axis=1, ddof=1) / np.sqrt(n)
     low, high = x.mean(axis=1) - reach, x.mean(axis=1) + reach
-    words = np.where(
-        low > 0, "supported", np.where(high < SMALLEST_GAIN, "not supported", "undecided")
-    )
+    words = np.where(low > 0, "supported", np.where(high < SMALLEST, "not supported", "undecided"))
     for row in range(50):
-        assert judge(x[row], SMALLEST_GAIN).word == words[row]
+        assert judge(x[row], SMALLEST).word == words[row]
     return words
 
 
@@ -86,7 +78,7 @@ def _words(truth, sd, n, draws=20_000):
 def test_false_words_are_rare(n, sd):
     error = 3 * np.sqrt(0.025 * 0.975 / 20_000)
     assert (_words(0.0, sd, n) == "supported").mean() <= 0.025 + error
-    assert (_words(SMALLEST_GAIN, sd, n) == "not supported").mean() <= 0.025 + error
+    assert (_words(SMALLEST, sd, n) == "not supported").mean() <= 0.025 + error
 
 
 @pytest.mark.parametrize("sd", [0.005, 0.02, 0.1])
@@ -101,17 +93,17 @@ def test_the_claims_false_words_are_rare_whatever_the_other_criterion(sd):
     error = 3 * np.sqrt(0.05 * 0.95 / 20_000)
     assert claim(0.0, 0.2)[0].mean() <= 0.025 + error
     assert claim(0.0, 0.0)[0].mean() <= 0.025 + error
-    assert claim(SMALLEST_GAIN, SMALLEST_GAIN)[1].mean() <= 0.05 + error
+    assert claim(SMALLEST, SMALLEST)[1].mean() <= 0.05 + error
 
 
 def test_power_and_seeds_needed_are_those_of_simulation():
     sd = 0.03
-    n = seeds_needed(sd, SMALLEST_GAIN)
-    assert (_words(SMALLEST_GAIN, sd, n) == "supported").mean() >= 0.785
+    n = seeds_needed(sd, SMALLEST)
+    assert (_words(SMALLEST, sd, n) == "supported").mean() >= 0.785
     assert (_words(0.0, sd, n) == "not supported").mean() >= 0.785
-    assert (_words(SMALLEST_GAIN, sd, n - 1) == "supported").mean() <= 0.815
-    found = judge(np.array([-sd, 0.0, sd]) + SMALLEST_GAIN, SMALLEST_GAIN)  # its sd is sd
-    simulated = (_words(SMALLEST_GAIN, sd, 3) == "supported").mean()
+    assert (_words(SMALLEST, sd, n - 1) == "supported").mean() <= 0.815
+    found = judge(np.array([-sd, 0.0, sd]) + SMALLEST, SMALLEST)  # its sd is sd
+    simulated = (_words(SMALLEST, sd, 3) == "supported").mean()
     assert found.power == pytest.approx(simulated, abs=0.015)
     assert found.seeds_needed == n
 
