@@ -1,15 +1,42 @@
 """Geometry before and after RL, with and without alignment: the comparison over training seeds."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from geomrl import open_comparison
-from geomrl.compare.arm_changes import arm_changes, changes, difference_name, verdict_counts
+from geomrl.compare.arm_changes import (
+    arm_changes,
+    cells_by_layer,
+    changes,
+    difference_name,
+    verdict_counts,
+)
 from geomrl.compare.arms import need_arms, with_arms
 from geomrl.reproduce import Analysis, Finding
-from geomrl.reproduce.comparisons import PANELS, series_frame
+from geomrl.reproduce.arms import ALIGNED, BASE, DAPO, LOOKS
 from geomrl.reproduce.finding import interval, number
-from geomrl.reproduce.runs import ALIGNED, DAPO
-from geomrl.viz.series import draw_series
+from geomrl.viz import theme
+from geomrl.viz.series import Panels, Series, draw_series
+from geomrl.viz.tables import layer_order
+
+PANELS = Panels(
+    titles={
+        "CC": "CC, raw",
+        "floor": "Floor, raw",
+        "CC centred": "CC, centred",
+        "CC-II centred": "CC − II, centred",
+    },
+    units={"CC": "cosine", "floor": "", "CC centred": "", "CC-II centred": ""},
+    series={
+        BASE: Series(theme.Look(theme.GREY, "X", "before RL"), dashed=True),
+        **{arm: Series(look) for arm, look in LOOKS.items()},
+    },
+    levels={"CC centred": 0.0, "CC-II centred": 0.0},
+)
 
 
 def before_after(comparison: Path) -> Finding:
@@ -27,7 +54,7 @@ def before_after(comparison: Path) -> Finding:
         f"{measure} {interval(row['value'], row['low'], row['high'])}"
         for measure, row in sure.iterrows()
     ]
-    gain = between.loc["pass@1"]
+    gain: dict[Any, Any] = between.loc["pass@1"].to_dict()
     verdicts = verdict_counts(found.record["checkpoints"])
     counts = [
         f"{row['arm']}: {row['verdict']} ({row['components']}) {row['checkpoints']} times"
@@ -35,7 +62,7 @@ def before_after(comparison: Path) -> Finding:
     ]
     seeds = int(gain["n_seeds"])
     frames = [
-        (anchor, series_frame(found.table, anchor))
+        (anchor, _series(found.table, anchor))
         for anchor in dict.fromkeys((place["anchor"], "marker_end"))
     ]
     pictures = [
@@ -61,7 +88,15 @@ def before_after(comparison: Path) -> Finding:
     )
 
 
-def _footnote(record: dict, anchor: str, seeds: int) -> str:
+def _series(table: pd.DataFrame, anchor: str) -> pd.DataFrame:
+    """Return `cells_by_layer` in the order of drawing."""
+    frame = cells_by_layer(table, anchor)
+    frame = frame.assign(order=frame["layer"].map(layer_order))
+    frame = frame.sort_values(["panel", "series", "order"], kind="stable")
+    return frame.drop(columns="order").reset_index(drop=True)
+
+
+def _footnote(record: dict[str, Any], anchor: str, seeds: int) -> str:
     return (
         f"anchor {anchor}; {record['n_problems']} held-out problems × {record['n_samples']} samples; "
         f"means over {seeds} training seeds with 95\u00a0% t\u00a0intervals; before RL: one model, "

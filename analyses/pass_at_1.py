@@ -6,9 +6,9 @@ import pandas as pd
 
 from geomrl.compare.arms import arm_differences, arm_values
 from geomrl.reproduce import Analysis, Finding
+from geomrl.reproduce.arms import ALIGNED, BASE, DAPO
 from geomrl.reproduce.evaluations import open_arms
 from geomrl.reproduce.finding import interval, number
-from geomrl.reproduce.runs import ALIGNED, BASE, DAPO
 
 _PAPER = pd.DataFrame(
     [("Qwen3-1.7B", 3.8), ("Qwen3-4B", 6.2), ("Qwen3-14B", 5.4)],

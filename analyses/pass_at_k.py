@@ -4,9 +4,9 @@ from pathlib import Path
 
 from geomrl.compare.arms import arm_differences, arm_values
 from geomrl.reproduce import Analysis, Finding
+from geomrl.reproduce.arms import ALIGNED, DAPO
 from geomrl.reproduce.evaluations import open_arms
 from geomrl.reproduce.finding import interval
-from geomrl.reproduce.runs import ALIGNED, DAPO
 from geomrl.viz.accuracy import draw_pass_curves
 
 

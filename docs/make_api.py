@@ -73,7 +73,7 @@ PAGES = (
         "evaluate.accuracy evaluate.differences evaluate.presets evaluate.prompts evaluate.policy "
         "evaluate.geometry evaluate.verdict evaluate.effect evaluate.cka evaluate.procrustes "
         "evaluate.rsa evaluate.neighbours evaluate.dimension evaluate.drift evaluate.probes "
-        "evaluate.lens evaluate.arms evaluate.arm_changes evaluate.diversity evaluate.premise",
+        "evaluate.lens evaluate.arms evaluate.arm_changes evaluate.premise",
     ),
     Page(
         "stats", "geomrl.stats",

@@ -6,7 +6,7 @@ runs to a `Finding`. It runs alone (`python analyses/collapse.py`) or with all o
 """
 
 from geomrl.reproduce.analysis import Analysis
+from geomrl.reproduce.arms import Arms
 from geomrl.reproduce.finding import Finding
-from geomrl.reproduce.runs import Arms
 
 __all__ = ["Analysis", "Arms", "Finding"]

@@ -10,8 +10,9 @@ from typing import Any
 
 from geomrl.errors import GeomrlError
 from geomrl.progress import friendly, say
+from geomrl.reproduce.arms import ALIGNED, Arms
 from geomrl.reproduce.finding import Finding, write_finding
-from geomrl.reproduce.runs import ALIGNED, Arms, BundledRuns, one_thread
+from geomrl.reproduce.runs import BundledRuns, one_thread
 
 _HELP = {
     "probed": "a run of `geomrl probe --replace`",

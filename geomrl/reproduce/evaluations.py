@@ -14,7 +14,7 @@ from geomrl.evaluate.evaluation import Evaluation, open_evaluation
 from geomrl.problems.arithmetic import BENCHMARK as ARITHMETIC
 from geomrl.problems.arithmetic import EASY, HARD, MEDIUM, PRODUCT
 from geomrl.problems.load import load_problems
-from geomrl.reproduce.runs import ALIGNED, DAPO
+from geomrl.reproduce.arms import ALIGNED, DAPO
 
 ALL = "all problems"
 LEVELS = (EASY, MEDIUM, PRODUCT, HARD)

@@ -23,14 +23,11 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from geomrl.errors import GeomrlError
 from geomrl.progress import Say
+from geomrl.reproduce.arms import ALIGNED, BASE, DAPO, Arms
 from geomrl.runs.layout import SUMMARY
-from geomrl.runs.manifest import read_manifest
 
 KINDS = ("probed", "ablation", "arms", "evaluation", "comparison", "variants")
-BASE, DAPO, ALIGNED = "base", "dapo", "aligned"
-"""Names of the models in evaluations and comparisons; the two arms are followed by "-SEED"."""
 COMPARED = ("fraction:0.5", "before_marker", "marker_end", "before_answer", "answer_last")
 """Anchors at which models are compared."""
 ANCHORS, LAYER = ("before_marker", "marker_end"), "final"
@@ -41,63 +38,6 @@ MINUTES = {
 """About how long a bundled run takes on two cores."""
 
 _THREADS = "OMP_NUM_THREADS"  # read by torch and BLAS when they start: for child processes
-
-
-@dataclass(frozen=True)
-class Arms:
-    """Training runs without and with the alignment loss, one a seed; the k-th of both are a pair.
-
-    Raises:
-        GeomrlError: an arm is empty, both have different numbers of runs, or a pair has two seeds.
-    """
-
-    without: tuple[Path, ...]
-    aligned: tuple[Path, ...]
-
-    def __post_init__(self) -> None:
-        if not self.without or len(self.without) != len(self.aligned):
-            raise GeomrlError(
-                f"{len(self.without)} runs without and {len(self.aligned)} with the alignment loss: "
-                "runs are compared in pairs of one seed, so name as many of both"
-            )
-        for one, other in zip(self.without, self.aligned, strict=True):
-            seeds = [_seed(run) for run in (one, other)]
-            if seeds[0] != seeds[1]:
-                raise GeomrlError(
-                    f"{one} was trained with seed {seeds[0]}, {other} with seed {seeds[1]}: name the "
-                    "runs of both arms in the same order of seeds"
-                )
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        """The training seeds."""
-        return tuple(_seed(run) for run in self.without)
-
-    @classmethod
-    def of_ablation(cls, folder: Path, arm: str = "default") -> Arms:
-        """Return an ablation's arm, and its baseline, over the seeds that both have.
-
-        Raises:
-            GeomrlError: the folder has no such arm, or no seed in common.
-        """
-        runs = [
-            {path.name: path for path in (Path(folder) / "arms" / name).glob("seed-*")
-             if path.is_dir()}
-            for name in ("baseline", arm)
-        ]  # fmt: skip
-        common = sorted(runs[0].keys() & runs[1].keys(), key=lambda n: int(n.split("-")[1]))
-        if not common:
-            raise GeomrlError(
-                f"{folder}: no seed of the arms 'baseline' and '{arm}' in arms/; name an ablation"
-            )
-        return cls(tuple(runs[0][n] for n in common), tuple(runs[1][n] for n in common))
-
-
-def _seed(run: Path) -> int:
-    train = read_manifest(run).get("train")
-    if train is None:
-        raise GeomrlError(f"{run}: no training run (no training in its manifest.json)")
-    return int(train["settings"]["seed"])
 
 
 @dataclass(frozen=True)

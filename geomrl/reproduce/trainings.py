@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from geomrl.ablate.table import PRIMARY
 from geomrl.errors import GeomrlError
-from geomrl.reproduce.runs import Arms
+from geomrl.reproduce.arms import Arms
 from geomrl.runs.manifest import read_manifest
 from geomrl.train.metrics_log import read_metrics
 

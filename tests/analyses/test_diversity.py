@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pandas as pd
 import pytest
+from diversity import ngram_distance, path_scores
 from hypothesis import given
 from hypothesis import strategies as st
 
-from geomrl.evaluate.diversity import ngram_distance, path_scores
 from geomrl.stats.rarefaction import rarefied_count
 
 
