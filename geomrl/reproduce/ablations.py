@@ -8,7 +8,7 @@ import pandas as pd
 
 from geomrl.ablate.ablation import Ablation, read_ablation
 from geomrl.ablate.control_tests import measured
-from geomrl.ablate.grid import BASELINE
+from geomrl.ablate.grid import BASELINE, CONTROL
 from geomrl.ablate.readings import honest_words
 from geomrl.errors import GeomrlError
 from geomrl.reproduce.analysis import Analysis
@@ -81,3 +81,21 @@ def told(table: pd.DataFrame, factor: str) -> str:
         f"{head} The best level is {best['level']}: {change}, paired over "
         f"{int(best['n_seeds'])} seeds."
     )
+
+
+def arm_words(arm: str) -> str:
+    """Return an arm's name in words; a negative control's without "control=".
+
+    >>> arm_words("control=shuffled_groups"), arm_words("default")
+    ('shuffled groups', 'default')
+    """
+    return arm.removeprefix(f"{CONTROL}=").replace("_", " ")
+
+
+def measure_words(measure: str) -> str:
+    """Return a measure's name in words.
+
+    >>> measure_words("CC_centred"), measure_words("effective_rank")
+    ('CC, centred', 'effective rank')
+    """
+    return measure.replace("CC_c", "CC, c").replace("_", " ")

@@ -8,6 +8,9 @@ import pandas as pd
 import pytest
 import scipy.stats
 from ablations import CONTROLS, FACTORS, make_ablation
+from answer_agreement import agreement_of
+from collapse import collapse
+from controls import controls
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from planted import PlantedRun, assert_legible, make_rollouts
@@ -19,8 +22,6 @@ from geomrl.ablate.control_tests import control_comparisons, shared_effects
 from geomrl.errors import GeomrlError
 from geomrl.geometry.agreement import agreement, agreement_at
 from geomrl.reproduce import Arms
-from geomrl.reproduce.agreement import agreement_of
-from geomrl.reproduce.contrasted import collapse_finding, controls_finding
 from geomrl.reproduce.finding import write_finding
 from geomrl.reproduce.trainings import read_trainings
 from geomrl.stats.ratio import ratio_of_means
@@ -200,21 +201,21 @@ def test_findings_of_an_ablation(tmp_path):
     planted = effects(moved, "CC", 0.3) | effects(moved, "floor", 0.3)
     planted |= effects(["weight=1"], "CC_centred", 0.4) | effects(["weight=1"], "pass@1", -0.3)
     write_ablation(make_ablation(tmp_path, effects=planted))
-    controls, collapse = controls_finding(tmp_path), collapse_finding(tmp_path)
-    assert controls.says[0].startswith("**What the default does (CC, floor), these controls do too")
-    assert "no effect to share" in controls.says[1]
-    first = collapse.says[0]
+    shared, moved_together = controls(tmp_path), collapse(tmp_path)
+    assert shared.says[0].startswith("**What the default does (CC, floor), these controls do too")
+    assert "no effect to share" in shared.says[1]
+    first = moved_together.says[0]
     assert "2 move all states together" in first
     assert "1 raises the centred cosine of correct rollouts (weight 1)" in first
     assert "pass@1 -.296" in first
     assert "Null result: in none is CC shown to rise beyond the floor" in first
-    for finding in (controls, collapse):
+    for finding in (shared, moved_together):
         assert_legible(finding.pictures[0])
 
 
 def test_an_ablation_in_which_nothing_happens_says_so(tmp_path):
     write_ablation(make_ablation(tmp_path))
-    assert controls_finding(tmp_path).says[0].startswith("**Null result")
+    assert controls(tmp_path).says[0].startswith("**Null result")
 
 
 def test_an_ablation_without_geometry_or_variants_is_refused(tmp_path):
@@ -222,7 +223,7 @@ def test_an_ablation_without_geometry_or_variants_is_refused(tmp_path):
         movements(replace(make_ablation(tmp_path), place=None))
     write_ablation(make_ablation(tmp_path, {"anchor": FACTORS["anchor"]}))
     with pytest.raises(GeomrlError, match="no arm of this ablation varies the loss"):
-        collapse_finding(tmp_path)
+        collapse(tmp_path)
 
 
 # Agreement on the answer
