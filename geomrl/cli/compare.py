@@ -63,6 +63,10 @@ def compare(
     probe_anchors: Annotated[
         str, typer.Option(help="Anchors that get linear probes.")
     ] = "before_marker,marker_end",
+    measure: Annotated[
+        list[str] | None,
+        typer.Option(help="A measure of your own beside the others: FILE.py:NAME."),
+    ] = None,
     seed: Seed = 0,
     limit: Limit = None,
     temperature: Temperature = 1.0,
@@ -104,7 +108,8 @@ def compare(
         base, rl, problems, out, limit=limit, columns=pairs(column, "--column"), marker=marker,
         own_prompts=own_prompts,
         config=CompareConfig(
-            layer, anchor, tuple(names(probe_anchors)), seed, boot, permutations
+            layer, anchor, tuple(names(probe_anchors)), seed, boot, permutations,
+            measures=tuple(measure or ()),
         ),
         rollouts=RolloutConfig(
             n, seed, chunk, Sampling(temperature, top_p, top_k, max_tokens), template, system,

@@ -82,10 +82,15 @@ def open_comparison(path: Path | str) -> Comparison:
     return Comparison(path)
 
 
+def part_folder(out: Path, base: str, checkpoint: str) -> Path:
+    """Return where finished anchors of one checkpoint are kept."""
+    return out / "parts" / f"{base}--{checkpoint}"
+
+
 def part_files(out: Path, base: str, checkpoint: str, anchor: str) -> Files:
     """Return where the rows and the evidence of one anchor are kept; the second is written last."""
     stem = anchor.replace(":", "-")
-    folder = out / "parts" / f"{base}--{checkpoint}"
+    folder = part_folder(out, base, checkpoint)
     return folder / f"{stem}.parquet", folder / f"{stem}.json"
 
 

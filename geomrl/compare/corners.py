@@ -18,6 +18,7 @@ import pandas as pd
 from geomrl.compare.encoder_change import PairedStates, pair_states
 from geomrl.errors import GeomrlError
 from geomrl.files import read_parquet, text_hash
+from geomrl.probe.lens import before_the_answer
 from geomrl.runs.rollouts import columns_hash, problem_keys, with_answer_classes
 from geomrl.runs.run import Run, open_run
 from geomrl.verify.verifier import Verifier
@@ -108,14 +109,19 @@ class Corners:
             found[role] = pair_states(rows, base, rl)
         return found
 
-    def lens(self, anchor: str) -> pd.DataFrame:
-        """Return the lens at one anchor: policy, encoder, layer, problem_id, gold_logprob."""
+    def lens(self, layer: str, anchor: str) -> pd.DataFrame:
+        """Return the lens at one place; after the answer's start it is empty.
+
+        Columns: policy, encoder, problem_id, gold_logprob.
+        """
         parts = []
+        if not before_the_answer(anchor):
+            return pd.DataFrame(columns=["policy", "encoder", "problem_id", "gold_logprob"])
         for policy in POLICIES:
             for encoder in POLICIES:
                 path = lens_file(self.out, self.key(policy), self.key(encoder))
                 part = read_parquet(path)
-                part = part[part["anchor"] == anchor]
+                part = part[(part["anchor"] == anchor) & (part["layer"] == layer)]
                 parts.append(part.assign(policy=policy, encoder=encoder))
         return pd.concat(parts, ignore_index=True)
 

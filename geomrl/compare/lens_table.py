@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from geomrl.compare.corners import gold_targets
-from geomrl.compare.rows import CHANGE, Place, Row
 from geomrl.errors import GeomrlError
 from geomrl.files import read_parquet, write_parquet
 from geomrl.models.decoder import FINAL
@@ -17,7 +16,6 @@ from geomrl.probe.extraction import ModelProbe
 from geomrl.probe.lens import before_the_answer, lens_logprobs
 from geomrl.runs.rollouts import problem_keys
 from geomrl.runs.run import Run
-from geomrl.stats.effect import Effect, mean_effect
 
 _COLUMNS = ["rollout_id", "problem_id", "layer", "anchor", "gold_logprob", "entropy"]
 _AGREE = 0.02  # nats and share: the final layer's lens is the model's own next-token distribution
@@ -92,29 +90,3 @@ def _check(stored: np.ndarray, lens: np.ndarray, probe: ModelProbe) -> None:
             "next-token distribution, so other layers' would be wrong too; read the states again "
             "with --dtype float32, or report this architecture"
         )
-
-
-def lens_rows(lens: pd.DataFrame, place: Place, *, seed: int, n_boot: int) -> list[Row]:
-    """Return each corner's mean log-probability of the gold answer's first token, and changes.
-
-    Args:
-        lens: one layer and anchor: policy, encoder, problem_id, gold_logprob.
-        place: layer and anchor.
-        seed: of the bootstrap.
-        n_boot: bootstrap draws.
-    """
-    means = lens.groupby(["policy", "encoder", "problem_id"])["gold_logprob"].mean()
-
-    def effect(values: pd.Series) -> Effect:
-        each = values.dropna().sort_index().to_numpy()
-        return mean_effect(each, seed=seed, label="lens", n_boot=n_boot)
-
-    rows = []
-    for policy in sorted(set(lens["policy"])):
-        base, rl = (means[policy].get(encoder) for encoder in ("base", "rl"))
-        for encoder, values in (("base", base), ("rl", rl)):
-            rows.append(
-                place.row("lens_gold_logprob", policy, encoder, effect(values), tested=False)
-            )
-        rows.append(place.row("lens_gold_logprob", policy, CHANGE, effect(rl - base)))
-    return rows

@@ -12,6 +12,7 @@ COLUMNS = (
     "checkpoint", "measure", "policy", "encoder", "layer", "anchor", "cell", "space",
     "value", "low", "high", "p", "n_problems", "seed",
 )  # fmt: skip
+ENCODERS = ("base", "rl")
 CHANGE = "rl-base"
 """A row's policy or encoder where the number is a difference, or compares the two."""
 BOTH = "both"

@@ -15,18 +15,13 @@ from typing import Any
 
 import pandas as pd
 
-from geomrl.compare.comparison import (
-    VERDICT,
-    Comparison,
-    open_comparison,
-    part_files,
-    read_part,
-    write_part,
-)
+from geomrl.compare.anchor_part import anchor_part
+from geomrl.compare.comparison import VERDICT, Comparison, open_comparison
 from geomrl.compare.corners import POLICIES, Corners, lens_file, policy_folder, states_hash
-from geomrl.compare.encoder_change import GeometryEvidence, geometry_evidence
-from geomrl.compare.lens_table import lens_key, lens_rows, write_lens
-from geomrl.compare.place import PlaceSettings, place_rows
+from geomrl.compare.encoder_change import GeometryEvidence
+from geomrl.compare.lens_table import lens_key, write_lens
+from geomrl.compare.measures.measure import shown_entry
+from geomrl.compare.place import own_measure
 from geomrl.compare.policy_change import PolicyEvidence, policy_evidence
 from geomrl.compare.rows import CHANGE, COLUMNS, Place, Row
 from geomrl.compare.verdict import Evidence, Margins, decide
@@ -34,7 +29,7 @@ from geomrl.compare.verdict_file import drawn_together, elsewhere_entry, verdict
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.identical import identical
 from geomrl.evaluate.prompts import asked_of, check_prompts, model_prompts
-from geomrl.files import write_csv, write_json, write_parquet
+from geomrl.files import user_code_hash, write_csv, write_json, write_parquet
 from geomrl.models.decoder import find_decoder
 from geomrl.models.loading import LoadedModel
 from geomrl.models.names import model_label, split_label
@@ -49,7 +44,7 @@ from geomrl.progress import Say, progress_bar
 from geomrl.rollout.generate import RolloutConfig, sampling_settings
 from geomrl.rollout.steps import make_rollouts
 from geomrl.runs.layout import COMPARISON
-from geomrl.runs.manifest import record_step, versions
+from geomrl.runs.manifest import read_manifest, record_step, versions
 from geomrl.runs.parts import parts_key
 from geomrl.runs.rollouts import problem_keys
 from geomrl.runs.run import Run
@@ -63,7 +58,8 @@ class CompareConfig:
 
     `layer` and `anchor` are where the verdict is made; the paper's loss acts there too, so the
     verdict stands beside those of all other places. `probe_anchors` get linear probes and RSA's
-    permutation test.
+    permutation test. `measures` are measures of your own, each "FILE.py:NAME" of a
+    `geomrl.compare.measures.measure.Measure`.
     """
 
     layer: str = "final"
@@ -73,6 +69,7 @@ class CompareConfig:
     n_boot: int = 1000
     n_perm: int = 999
     margins: Margins = field(default_factory=Margins)
+    measures: tuple[str, ...] = ()
 
 
 def compare_models(
@@ -126,6 +123,7 @@ def compare_models(
     names = [name for _, name in named]
     labels = _labels(named[1:])
     check_settings(names, config, rollouts, extraction)
+    own = [own_measure(spec) for spec in config.measures]
     chosen = load_problems(problems, limit=limit, columns=columns)
     check_distinct(chosen)
     options = options or ModelOptions()
@@ -146,8 +144,11 @@ def compare_models(
         "layers": extraction.layers, "anchors": extraction.anchors,
     }  # fmt: skip
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+    if settings.pop("measures"):
+        settings["user_code"] = {spec: user_code_hash(spec) for spec in config.measures}
     begun = any(run.glob("policies/*/rollouts.parquet"))
-    record_step(run, "compare", settings, begun=begun, free=("rollouts.chunk",))
+    free = ("rollouts.chunk", *_user_code(run), *(f"user_code.{spec}" for spec in config.measures))
+    record_step(run, "compare", settings, begun=begun, free=free)
     maker = _Maker(run, problems, rollouts, extraction, limit, columns, marker, options, show, say)
     keys = maker.make(names)
     entries, tables = [], []
@@ -164,15 +165,23 @@ def compare_models(
     whole = pd.concat(tables, ignore_index=True).assign(seed=config.seed)[list(COLUMNS)]
     write_parquet(run / COMPARISON, whole)
     write_csv((run / COMPARISON).with_suffix(".csv"), whole.round(6))
+    shown = {"measures": [shown_entry(measure) for measure in own]} if own else {}
     write_json(
         run / VERDICT,
         {
             "base": names[0], "problems": problems, "n_problems": len(chosen), "n_samples": rollouts.n,
             "place": {"layer": config.layer, "anchor": config.anchor}, "seed": config.seed,
             "margins": asdict(config.margins), "checkpoints": entries, "versions": versions(),
+            **shown,
         },
     )  # fmt: skip
     return open_comparison(run)
+
+
+def _user_code(run: Path) -> list[str]:
+    """Return the names of the settings under which measures of the user's were recorded before."""
+    settings = read_manifest(run).get("compare", {}).get("settings", {})
+    return [f"user_code.{spec}" for spec in settings.get("user_code", {})]
 
 
 def check_settings(
@@ -362,27 +371,16 @@ def _analyse(
     rows = _policy_rows(policy)
     geometry: dict[tuple[str, str], GeometryEvidence | None] = {}
     n_layers, total = len(corners.layers), len(corners.layers) * len(corners.anchors)
-    decisive = {
-        "corners": corners.contents, "layers": corners.layers, "seed": config.seed,
-        "n_boot": config.n_boot, "n_perm": config.n_perm, "geomrl": versions()["geomrl"],
-    }  # fmt: skip
     with progress_bar("comparing", "layer x anchor", show=show) as update:
         for number, anchor in enumerate(corners.anchors):
-            files = part_files(corners.out, corners.base, corners.rl, anchor)
-            key = parts_key(**decisive, heavy=anchor in config.probe_anchors)
-            part = read_part(files, key)
-            if part is None:
-                found: list[Row] = []
-                evidence: dict[str, GeometryEvidence | None] = {}
-                for depth, layer in enumerate(corners.layers):
-                    more, evidence[layer] = _compare_place(corners, Place(layer, anchor), config)
-                    found += more
-                    update(number * n_layers + depth + 1, total)
-                write_part(files, found, evidence, key)
-                part = found, evidence
+
+            def layers_done(done: int, before: int = number * n_layers) -> None:
+                update(before + done, total)
+
+            found, evidence = anchor_part(corners, anchor, config, layers_done)
             update((number + 1) * n_layers, total)
-            rows += part[0]
-            geometry |= {(layer, anchor): each for layer, each in part[1].items()}
+            rows += found
+            geometry |= {(layer, anchor): each for layer, each in evidence.items()}
     verdict = decide(Evidence(policy, geometry[config.layer, config.anchor]), config.margins)
     place = Place(config.layer, config.anchor)
     together = drawn_together(rows, place, verdict.components, config.margins.cosine)
@@ -400,27 +398,6 @@ def _analyse(
     ]
     entry = {"checkpoint": label, **verdict_entry(verdict), "elsewhere": others}
     return pd.DataFrame(rows).assign(checkpoint=label), entry
-
-
-def _compare_place(
-    corners: Corners, place: Place, config: CompareConfig
-) -> tuple[list[Row], GeometryEvidence | None]:
-    """Return the rows and evidence of one layer and anchor; none where too few rollouts reach it."""
-    sets = corners.paired(place.layer, place.anchor)
-    if min(paired.groups.n_problems for paired in sets.values()) < 2:
-        return [], None
-    heavy = place.anchor in config.probe_anchors
-    settings = PlaceSettings(
-        config.seed, config.n_boot, config.n_perm if heavy else 0, probes=heavy
-    )
-    evidence = geometry_evidence(list(sets.values()), seed=config.seed, n_boot=config.n_boot)
-    rows = list(place_rows(sets, evidence, place, settings))
-    if before_the_answer(place.anchor):
-        lens = corners.lens(place.anchor)
-        lens = lens[lens["layer"] == place.layer]
-        if len(lens):
-            rows += lens_rows(lens, place, seed=config.seed, n_boot=config.n_boot)
-    return rows, evidence
 
 
 def _policy_rows(policy: PolicyEvidence) -> list[Row]:

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from geomrl.compare.arm_changes import arm_changes, changes, seeded_arms
+from geomrl.compare.shown import charts as measure_charts
 from geomrl.report.arms import arm_charts, arm_facts, arm_table
 from geomrl.report.charts import counted, look, place_chart
 from geomrl.report.collect import Collected
@@ -20,12 +21,6 @@ _AT = ("checkpoint", "measure", "policy", "encoder", "layer", "anchor", "space")
 _ROLES = ("base", "rl")
 _PAIRED_LOOKS = (("#56B4E9", "o"), ("#0072B2", "s"), ("#B5B5B5", "X"), ("#7A7A7A", "D"))
 _FIRST = ("before_marker", "marker_end")
-_MEASURES = {
-    "cka": "Debiased CKA", "procrustes": "Procrustes, held out", "rsa": "RSA",
-    "mutual_knn": "Mutual nearest neighbours", "effective_rank": "Effective rank",
-    "two_nn": "TwoNN dimension", "auroc": "Linear probe AUROC", "alignment": "Change of centred cosine",
-}  # fmt: skip
-"""Measures drawn by layer besides the cosines; all others stand in the table."""
 _DRAWN = 3  # checkpoints, each with two dozen charts
 
 
@@ -54,7 +49,7 @@ def comparison_view(run: Collected) -> View:
         chart
         for name in checkpoints[:_DRAWN]
         for part in [table[table["checkpoint"] == name]]
-        for chart in [*_cosines(part, name), *_measures(part, name)]
+        for chart in [*_cosines(part, name), *_measures(part, name, measure_charts(record))]
     )
     if len(checkpoints) > _DRAWN:
         notes.append(f"drawn: the first {_DRAWN} of {len(checkpoints)}; all are in the tables")
@@ -152,9 +147,9 @@ def _cosines(table: pd.DataFrame, name: str) -> Iterator[Chart]:
             )  # fmt: skip
 
 
-def _measures(table: pd.DataFrame, name: str) -> Iterator[Chart]:
+def _measures(table: pd.DataFrame, name: str, titles: Mapping[str, str]) -> Iterator[Chart]:
     """Yield the other measures by layer, a line a policy, encoder, cell and space."""
-    for measure, title in _MEASURES.items():
+    for measure, title in titles.items():
         rows = table[(table["measure"] == measure) & (table["layer"].astype(str) != "")]
         for anchor in _anchors(rows):
             part = rows[rows["anchor"] == anchor]

@@ -1,6 +1,9 @@
 """`geomrl compare` from end to end, on exact edits of the bundled reasoner."""
 
+import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +16,20 @@ from planted_models import Edit, edited, random_turn, rotated
 
 from geomrl.cli.app import app
 from geomrl.compare.comparison import open_comparison
-from geomrl.compare.rows import COLUMNS
+from geomrl.compare.encoder_change import geometry_evidence, pair_states
+from geomrl.compare.measures.measure import Compared, PlaceSettings, shown_entry, shown_of
+from geomrl.compare.place import MEASURES, own_rows
+from geomrl.compare.rows import COLUMNS, Place
 from geomrl.compare.run import CompareConfig, check_distinct, compare_models
 from geomrl.errors import GeomrlError
+from geomrl.files import file_hash
 from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.problems.problem import Problem
+from geomrl.report.page import write_report
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
+from geomrl.viz import theme
 
 SETTINGS = {
     "problems": "arithmetic",
@@ -110,19 +119,60 @@ def test_the_same_command_makes_nothing_again_and_other_settings_are_refused(
         compare_models(**names, **{**SETTINGS, "limit": 20})
 
 
-def test_command_line_prints_the_verdict_and_draws_what_the_table_says(comparison, checkpoints):
+MEASURE = """
+import numpy as np
+
+from geomrl.compare.measures.measure import Line, Measure, Panel
+from geomrl.compare.rows import CHANGE
+
+
+def rows(at):
+    for policy, paired in at.sets.items():
+        moved = np.linalg.norm(paired.rl - paired.base, axis=1)
+        found = at.mean(moved, paired.groups, "shift")
+        yield at.place.row("shift", policy, CHANGE, found)
+
+
+MEASURE = Measure(
+    rows=rows,
+    labels={"shift": "Length of the shift"},
+    panels=(
+        Panel(
+            picture="shift", name="shift", title="Length of the shift", unit="Norm",
+            lines=(Line(series="shift", label="mean", measure="shift", encoder=CHANGE),),
+        ),
+    ),
+)
+TAKEN = Measure(rows=rows, labels={"cka": ""})
+UNNAMED = Measure(rows=rows, labels={"moved": ""})
+NUMBER = 3
+"""
+
+
+@pytest.fixture(scope="module")
+def commanded(comparison, checkpoints, tmp_path_factory):
+    """The same comparison by the command line, with a measure of the user's: (output, folder, file)."""
+    out = tmp_path_factory.mktemp("command") / "compare"
+    shutil.copytree(comparison.path, out)
+    file = out.parent / "mine.py"
+    file.write_text(MEASURE)
     arguments = [
         "compare", checkpoints[0], checkpoints[1], checkpoints[0], "--problems", "arithmetic",
         "--limit", "24", "-n", "4", "--chunk", "200", "--max-tokens", "128",
         "--layers", "2,final", "--anchors", "marker_end,before_answer",
         "--anchor", "marker_end", "--probe-anchors", "marker_end", "--boot", "100",
-        "--device", "cpu", "--out", str(comparison.path),
+        "--device", "cpu", "--out", str(out), "--measure", f"{file}:MEASURE",
     ]  # fmt: skip
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
-    assert "turned: rotation" in done.output
-    assert "changes from" in done.output  # the trajectory
-    folder = comparison.path / "figures"
+    return done.output, out, file
+
+
+def test_command_line_prints_the_verdict_and_draws_what_the_table_says(comparison, commanded):
+    output, out, _ = commanded
+    assert "turned: rotation" in output
+    assert "changes from" in output  # the trajectory
+    folder = out / "figures"
     names = {path.name for path in folder.glob("*.png")}
     assert {f"compare_{n}_1.png" for n in ("cells", "relation", "auroc", "lens")} <= names
     cells = pd.read_csv(folder / "compare_cells_1.csv")
@@ -163,3 +213,96 @@ def test_what_cannot_be_compared_is_refused(tmp_path):
         check_distinct(twice)
     with pytest.raises(GeomrlError, match="no finished comparison"):
         open_comparison(tmp_path)
+
+
+def test_a_measure_of_the_users_is_in_table_figure_and_page(comparison, commanded, tmp_path):
+    _, out, file = commanded
+    opened = open_comparison(out)
+    own = opened.table[opened.table["measure"] == "shift"]
+    assert len(own) == 2 * 2 * 2 * 2  # checkpoints, layers, anchors, policies
+    assert (own.loc[own["checkpoint"] == "folded", "value"] == 0).all()
+    assert (own.loc[own["checkpoint"] == "turned", "value"] > 0.1).all()
+    others = opened.table[opened.table["measure"] != "shift"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(others, comparison.table)
+    drawn = pd.read_csv(out / "figures" / "compare_shift_1.csv")
+    shown = own[(own["checkpoint"] == "turned") & (own["policy"] == "base")]
+    shown = shown[shown["anchor"] == "marker_end"]
+    assert drawn["value"].tolist() == pytest.approx(shown["value"].tolist(), rel=1e-5)
+    page = write_report(out, tmp_path / "report.html").read_text()
+    assert "Length of the shift: marker end" in page
+    recorded = json.loads((out / "manifest.json").read_text())["compare"]["changes"]
+    assert recorded == [{f"user_code.{file}:MEASURE": file_hash(file)}]
+
+
+def test_a_changed_measure_is_computed_again_and_nothing_else_is(
+    comparison, checkpoints, commanded
+):
+    _, out, file = commanded
+    kept = [
+        path.relative_to(comparison.path)
+        for path in comparison.path.glob("parts/*/*")
+        if path.is_file()
+    ]
+    made = {path: (out / path).stat().st_mtime_ns for path in kept}
+    before = open_comparison(out).table
+    file.write_text(MEASURE.replace("moved, paired", "2 * moved, paired"))
+    config = replace(SETTINGS["config"], measures=(f"{file}:MEASURE",))
+    names = {"base": checkpoints[0], "rl": [checkpoints[1], checkpoints[0]], "out": out}
+    again = compare_models(**names, **{**SETTINGS, "config": config}).table
+    twice = again.loc[again["measure"] == "shift", "value"]
+    once = before.loc[before["measure"] == "shift", "value"]
+    np.testing.assert_allclose(twice, 2 * once, rtol=1e-6)
+    assert made == {path: (out / path).stat().st_mtime_ns for path in kept}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("TAKEN", "'cka' is a measure of geomrl's"),
+        ("NUMBER", "is int; a measure is a geomrl"),
+        ("absent", "has no 'absent'"),
+    ],
+)
+def test_what_is_no_measure_is_named_before_a_model_is_loaded(tmp_path, name, message):
+    (tmp_path / "mine.py").write_text(MEASURE)
+    config = CompareConfig(measures=(f"{tmp_path / 'mine.py'}:{name}",))
+    with pytest.raises(GeomrlError, match=message):
+        compare_models("reasoner", "reasoner", "arithmetic", tmp_path / "out", config=config)
+
+
+def test_a_row_that_no_label_names_is_refused(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = pd.DataFrame(
+        {"problem_id": ["a", "a", "b", "b"], "rollout_id": list("1234"), "verdict": "correct",
+         "answer_class": 0, "gold": ["1", "1", "2", "2"]}
+    )  # fmt: skip
+    paired = pair_states(rows, *rng.normal(size=(2, 4, 8)))
+    at = Compared(
+        place=Place("final", "marker_end"), sets={"base": paired}, lens=pd.DataFrame(),
+        evidence=geometry_evidence([paired], n_boot=100), settings=PlaceSettings(n_boot=100),
+    )  # fmt: skip
+    (tmp_path / "mine.py").write_text(MEASURE)
+    with pytest.raises(GeomrlError, match=r"rows of 'shift', which is not among its labels"):
+        own_rows(f"{tmp_path / 'mine.py'}:UNNAMED", at)
+    [row] = own_rows(f"{tmp_path / 'mine.py'}:MEASURE", at)
+    moved = np.linalg.norm(paired.rl - paired.base, axis=1)
+    assert row["value"] == pytest.approx(moved.mean())
+
+
+def test_every_row_of_the_table_is_of_a_measure_that_is_listed(comparison):
+    named = {name for measure in MEASURES for name in measure.labels}
+    policy = {"pass@1", "answer_distance", "log_length"}
+    assert set(comparison.table["measure"]) <= named | policy
+    lines = [line for m in MEASURES for panel in m.panels for line in panel.lines]
+    assert {line.measure for line in lines} <= named
+    for line in lines:
+        if line.measure == "cosine":
+            look = theme.CELLS[line.cell]
+            assert (line.colour, line.marker) == (look.colour, look.marker)
+
+
+def test_how_a_measure_is_shown_survives_its_file():
+    for measure in MEASURES:
+        entry = json.loads(json.dumps(shown_entry(measure)))
+        found = shown_of(entry)
+        assert (dict(found.labels), found.panels) == (dict(measure.labels), measure.panels)

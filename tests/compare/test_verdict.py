@@ -11,8 +11,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 from planted_states import Design, build_world, draw_rollouts, encode, planted_evidence
 
-from geomrl.compare.cell_rows import similarity_rows
 from geomrl.compare.encoder_change import geometry_evidence, pair_states
+from geomrl.compare.measures.cells import similarity_rows
 from geomrl.compare.policy_change import PolicyEvidence
 from geomrl.compare.rows import Place
 from geomrl.compare.verdict import Evidence, Margins, decide

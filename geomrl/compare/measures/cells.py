@@ -13,18 +13,33 @@ import numpy as np
 from jaxtyping import Float
 
 from geomrl.compare.encoder_change import Cells, PairedStates, space_cells
-from geomrl.compare.rows import BOTH, CHANGE, Place, Row
+from geomrl.compare.measures.measure import (
+    BLUE,
+    GREY,
+    PINK,
+    RED,
+    Compared,
+    Line,
+    Measure,
+    Panel,
+)
+from geomrl.compare.rows import BOTH, CHANGE, ENCODERS, Place, Row
 from geomrl.geometry.cells import CONTRASTS, WITHIN_CELLS, Cell, estimate_cells
 from geomrl.geometry.groups import Groups
 from geomrl.geometry.spaces import SPACES, Refusal, SpaceName, build_space
 from geomrl.stats.effect import mean_effect
 from geomrl.stats.intervals import Interval, pair_interval
 
-POLICIES = ("base", "rl")
 _LABEL = "comparison"  # all intervals over the same number of problems share their draws
 
 Corner = tuple[str, str]
 ByProblem = dict[str, float]
+
+
+def cell_rows(at: Compared) -> Iterator[Row]:
+    """Yield the cosines of one layer and anchor; see `similarity_rows`."""
+    settings = at.settings
+    yield from similarity_rows(at.sets, at.place, seed=settings.seed, n_boot=settings.n_boot)
 
 
 def similarity_rows(
@@ -114,7 +129,7 @@ def _contrasts(
     if len(policies) < 2:
         return
     yield BOTH, CHANGE, [(p, "rl") for p in policies], [(p, "base") for p in policies]
-    for encoder in ("base", "rl"):
+    for encoder in ENCODERS:
         yield CHANGE, encoder, [("rl", encoder)], [("base", encoder)]
     yield CHANGE, CHANGE, [("rl", "rl")], [("base", "base")]
 
@@ -163,3 +178,29 @@ def _floor_difference(one: Floor, other: Floor, *, seed: int, n_boot: int) -> In
     change = tables[0] - tables[1]
     weights = np.isfinite(change).astype(float)
     return pair_interval(np.nan_to_num(change), weights, seed=seed, label=_LABEL, n_boot=n_boot)
+
+
+def _panel(space: str, title: str) -> Panel:
+    looks = {"CC": (BLUE, "o"), "II": (RED, "s"), "CI": (PINK, "^"), "floor": (GREY, "X")}
+    return Panel(
+        picture="cells",
+        name=space,
+        title=title,
+        unit="Cosine",
+        lines=tuple(
+            Line(
+                series=f"{cell} {encoder}", label=f"{cell}, {when}", measure="cosine",
+                encoder=encoder, cell=cell, space=space, colour=colour, marker=marker,
+                dashed=encoder == "base",
+            )
+            for cell, (colour, marker) in looks.items()
+            for encoder, when in zip(ENCODERS, ("before", "after"), strict=True)
+        ),
+    )  # fmt: skip
+
+
+MEASURE = Measure(
+    rows=cell_rows,
+    labels={"cosine": ""},  # the page draws cosines beside their floor, by itself
+    panels=(_panel("raw", "Raw cosine"), _panel("centred", "Centred cosine")),
+)

@@ -1,0 +1,1 @@
+"""Measures of change, one file each; `geomrl.compare.place.MEASURES` lists them."""
