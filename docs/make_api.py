@@ -73,7 +73,7 @@ PAGES = (
         "evaluate.accuracy evaluate.differences evaluate.presets evaluate.prompts evaluate.policy "
         "evaluate.geometry evaluate.verdict evaluate.effect evaluate.cka evaluate.procrustes "
         "evaluate.rsa evaluate.neighbours evaluate.dimension evaluate.drift evaluate.probes "
-        "evaluate.lens evaluate.arms evaluate.arm_changes evaluate.premise",
+        "evaluate.lens evaluate.arms evaluate.arm_changes evaluate.variants evaluate.residual_shares",
     ),
     Page(
         "stats", "geomrl.stats",

@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 
 from geomrl.errors import GeomrlError
 from geomrl.seeds import derive_rng
+from geomrl.stats.partial import PartialCorrelation, correlation_interval, partial_spearman
 
 _ROUNDING = 1e-12  # a variance below this share of the mean squared norm is float32's rounding
 N_CORRECT = 4
@@ -127,6 +128,21 @@ def problem_shares(
         tuple(enough), within / total, others / total, np.array([len(rows[n]) for n in enough]),
         total, k, len(rows) - len(enough), seed,
     )  # fmt: skip
+
+
+def share_reliability(shares: ProblemShares) -> tuple[PartialCorrelation, float]:
+    """Return the rank correlation of shares from disjoint rollouts, and how much more there is.
+
+    The correlation is that of k rollouts with k others, the mean over draws, of problems with 2k
+    correct ones; the factor is the mean number of correct rollouts of all problems over k.
+    """
+    twice = np.isfinite(shares.others).all(axis=0)
+    each = [
+        partial_spearman(one[twice], other[twice]).value
+        for one, other in zip(shares.draws, shares.others, strict=True)
+    ]
+    found = correlation_interval(float(np.mean(each)), int(twice.sum()))
+    return found, float(shares.n_correct.mean() / shares.k)
 
 
 def _traces(x: Float[np.ndarray, "draws n d"]) -> Float[np.ndarray, " draws"]:

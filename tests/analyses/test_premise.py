@@ -1,16 +1,17 @@
 """The analysis of the premise, on a small bundled run and on planted shares and accuracies."""
 
-import importlib.util
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from premise_residual_variance import ANALYSIS, removal_table, residual_noise
 
 from geomrl import open_run
 from geomrl.errors import GeomrlError
-from geomrl.evaluate.premise import ALL_KINDS, premise, problem_accuracy, variant_accuracy
+from geomrl.evaluate.residual_shares import share_correlations
+from geomrl.evaluate.variants import ALL_KINDS
 from geomrl.files import read_parquet
 from geomrl.probe.intervention import arm_contrast
 from geomrl.probe.steps import replace_anchor
@@ -18,7 +19,6 @@ from geomrl.problems.load import load_variants
 from geomrl.problems.problem import Problem
 from geomrl.report.collect import collect
 from geomrl.report.probed import probed_view
-from geomrl.reproduce.premise import premise_finding, removal_table
 from geomrl.reproduce.runs import ANCHORS, BundledRuns, Scale
 from geomrl.runs.replacement import replaced_anchors
 
@@ -41,18 +41,10 @@ def copy(bundled, tmp_path):
     return tmp_path / "copy/probed", tmp_path / "copy/variants"
 
 
-def script():
-    path = REPOSITORY / "analyses/premise_residual_variance.py"
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.ANALYSIS
-
-
 def test_the_script_answers_on_a_small_run_and_twice_alike(bundled, tmp_path):
     _, probed, variants = bundled
     for name in ("one", "two"):
-        written = script().write(
+        written = ANALYSIS.write(
             "premise", tmp_path / name, {"probed": probed, "variants": variants}
         )
     names = sorted(path.name for path in written)
@@ -77,7 +69,7 @@ def test_the_script_answers_on_a_small_run_and_twice_alike(bundled, tmp_path):
 def test_the_picture_shows_what_the_rollouts_say(bundled):
     _, probed, variants = bundled
     run = open_run(probed)
-    found = premise_finding(probed, variants)
+    found = residual_noise(probed, variants)
     data = found.pictures[0].data
     row = data.iloc[0]
     again = open_run(variants / "again").rollouts
@@ -157,51 +149,27 @@ def test_too_few_problems_are_refused_with_the_cure(bundled):
     listed = load_variants(str(variants / "variants.jsonl"), originals)
     varied = open_run(variants / "variants").rollouts.assign(benchmark="variants")
     with pytest.raises(GeomrlError, match=r"problems have 7 correct rollouts.*sample more"):
-        premise(run, again, varied, listed, anchors=("before_marker",), k=7)
+        share_correlations(run, again, varied, listed, anchors=("before_marker",), k=7)
     few = again[again["problem_id"].isin(sorted(set(again["problem_id"]))[:4])]
     with pytest.raises(GeomrlError, match="at least 5 are needed"):
-        premise(run, few, varied, listed, anchors=("before_marker",))
+        share_correlations(run, few, varied, listed, anchors=("before_marker",))
     with pytest.raises(GeomrlError, match="are the probed ones"):
-        premise(run, run.rollouts, varied, listed, anchors=("before_marker",))
+        share_correlations(run, run.rollouts, varied, listed, anchors=("before_marker",))
     with pytest.raises(GeomrlError, match="another policy"):
-        premise(run, again.assign(policy_hash="x"), varied, listed, anchors=("before_marker",))
+        share_correlations(
+            run, again.assign(policy_hash="x"), varied, listed, anchors=("before_marker",)
+        )
     with pytest.raises(GeomrlError, match="single rollout"):
-        premise(run, again[again["sample"] == 0], varied, listed, anchors=("before_marker",))
+        share_correlations(
+            run, again[again["sample"] == 0], varied, listed, anchors=("before_marker",)
+        )
 
 
 def test_a_folder_without_its_list_or_replacement_is_refused(copy):
     probed, variants = copy
     (probed / "replacement_rollouts.parquet").unlink()
     with pytest.raises(GeomrlError, match="--replace"):
-        premise_finding(probed, variants)
+        residual_noise(probed, variants)
     (variants / "variants.jsonl").unlink()
     with pytest.raises(GeomrlError, match=r"no variants\.jsonl"):
-        premise_finding(probed, variants)
-
-
-def rollouts(benchmark, verdicts):
-    """A table of verdicts by problem."""
-    rows = [
-        {"benchmark": benchmark, "problem_id": name, "sample": s, "verdict": verdict}
-        for name, own in verdicts.items()
-        for s, verdict in enumerate(own)
-    ]
-    return pd.DataFrame(rows)
-
-
-def test_accuracies_count_what_is_not_correct_and_each_variant_alike():
-    table = rollouts(
-        "v", {"a": ["correct", "no_answer"], "b": ["timeout", "wrong"], "c": ["correct"] * 2}
-    )
-    assert problem_accuracy(table).to_dict() == {"v/a": 0.5, "v/b": 0.0, "v/c": 1.0}
-    meta = [("o/1", "x"), ("o/1", "x"), ("o/1", "y")]
-    listed = [
-        Problem(name, "v", "", "", {"variant_of": of, "variant": kind})
-        for name, (of, kind) in zip("abc", meta, strict=True)
-    ]
-    found = variant_accuracy(table, listed).set_index("kind")["variant_accuracy"]
-    assert found.to_dict() == {ALL_KINDS: 0.625, "x": 0.25, "y": 1.0}
-    with pytest.raises(GeomrlError, match="'v/c' has rollouts, and is not listed"):
-        variant_accuracy(table, listed[:2])
-    with pytest.raises(GeomrlError, match="'v/c' has none, and is listed"):
-        variant_accuracy(table[table["problem_id"] != "c"], listed)
+        residual_noise(probed, variants)

@@ -1,10 +1,8 @@
-"""Is the residual variance of correct rollouts noise? Shares of variance against variants' accuracy.
+"""Residual shares of variance against the accuracy on variants, at equal difficulty.
 
-The loss removes what correct rollouts of a problem differ in at the anchor. If that is noise which hurts,
-a problem whose correct rollouts scatter more should be done worse when it is asked in another form, at
-the same difficulty: the partial correlation of its residual share and its variants' accuracy, given
-its own accuracy, should be negative. It is an association over problems; `probe.intervention` asks what
-removing the residual does.
+The partial rank correlation, over problems, of a problem's residual share and the accuracy on its
+variants, given its own accuracy. It is an association; `probe.intervention` asks what removing the
+residual does.
 
 Three sets of rollouts of one policy are needed, because each of the three quantities must have errors
 of its own: those whose states are read, independent ones for difficulty, and those on the variants.
@@ -19,7 +17,14 @@ import numpy as np
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.geometry.residual import N_CORRECT, N_DRAWS, ProblemShares, problem_shares
+from geomrl.evaluate.variants import problem_accuracy, variant_accuracy
+from geomrl.geometry.residual import (
+    N_CORRECT,
+    N_DRAWS,
+    ProblemShares,
+    problem_shares,
+    share_reliability,
+)
 from geomrl.problems.problem import Problem
 from geomrl.runs.rollouts import problem_keys
 from geomrl.runs.run import Run
@@ -27,19 +32,16 @@ from geomrl.stats.multiple import holm
 from geomrl.stats.partial import (
     PartialCorrelation,
     corrected_partial,
-    correlation_interval,
     partial_spearman,
     spearman_brown,
     without_noise,
 )
 
-ALL_KINDS = "all kinds"
-"""The kind that stands for the mean over the kinds of variants."""
 _FEWEST = 5  # problems below which a partial correlation has no interval
 
 
 @dataclass(frozen=True)
-class Premise:
+class ShareCorrelations:
     """Shares against accuracies, at one layer.
 
     Attributes:
@@ -68,7 +70,7 @@ class Premise:
     n_samples: dict[str, int]
 
 
-def premise(
+def share_correlations(
     run: Run,
     again: pd.DataFrame,
     on_variants: pd.DataFrame,
@@ -79,7 +81,7 @@ def premise(
     k: int = N_CORRECT,
     n_draws: int = N_DRAWS,
     seed: int = 0,
-) -> Premise:
+) -> ShareCorrelations:
     """Relate problems' residual shares to the accuracy on their variants, difficulty held fixed.
 
     Args:
@@ -133,57 +135,10 @@ def premise(
     problems = pd.concat(parts, ignore_index=True)
     reliability = _reliability(problems, of_anchor, again, on_variants, variants)
     left_out = {anchor: shares.n_left_out for anchor, shares in of_anchor.items()}
-    return Premise(
+    return ShareCorrelations(
         problems, _correlations(problems, reliability), reliability, k, n_draws, left_out,
         {"again": _samples(again), "variants": _samples(on_variants)},
     )  # fmt: skip
-
-
-def problem_accuracy(rollouts: pd.DataFrame) -> pd.Series:
-    """Return each problem's share of correct rollouts, by "benchmark/problem_id".
-
-    A rollout without an answer or one whose grading timed out is not correct.
-    """
-    correct = (rollouts["verdict"] == "correct").to_numpy(float)
-    return pd.Series(correct, index=problem_keys(rollouts).to_numpy()).groupby(level=0).mean()
-
-
-def variant_accuracy(rollouts: pd.DataFrame, variants: Sequence[Problem]) -> pd.DataFrame:
-    """Return the accuracy on each problem's variants: problem, kind, variant_accuracy.
-
-    Each variant of a kind counts alike; `ALL_KINDS` is the mean over the kinds, of problems that
-    have all of them, where there are several.
-
-    Raises:
-        GeomrlError: rollouts and variants are not of the same problems.
-    """
-    accuracy = problem_accuracy(rollouts)
-    names = {f"{v.benchmark}/{v.problem_id}" for v in variants}
-    strange = sorted(set(accuracy.index) - names)
-    lacking = sorted(names - set(accuracy.index))
-    if strange or lacking:
-        what = f"'{(strange or lacking)[0]}' has {'rollouts' if strange else 'none'}"
-        raise GeomrlError(
-            f"rollouts on variants and the list of variants differ: {what}, and "
-            f"{'is not listed' if strange else 'is listed'}; make the rollouts of the same file"
-        )
-    table = pd.DataFrame(
-        {
-            "problem": [v.meta["variant_of"] for v in variants],
-            "kind": [v.meta["variant"] for v in variants],
-            "variant_accuracy": [accuracy[f"{v.benchmark}/{v.problem_id}"] for v in variants],
-        }
-    )
-    kinds = list(dict.fromkeys(table["kind"]))
-    found = table.groupby(["kind", "problem"], sort=False)["variant_accuracy"].mean().reset_index()
-    if len(kinds) > 1:
-        whole = found.groupby("problem", sort=False)["variant_accuracy"].agg(["mean", "size"])
-        whole = whole[whole["size"] == len(kinds)]
-        pooled = pd.DataFrame(
-            {"kind": ALL_KINDS, "problem": whole.index, "variant_accuracy": whole["mean"]}
-        )
-        found = pd.concat([pooled, found], ignore_index=True)
-    return found[["problem", "kind", "variant_accuracy"]]
 
 
 def _join(
@@ -250,33 +205,18 @@ def _reliability(
     for anchor, of_anchor in problems.groupby("anchor", sort=False):
         first = of_anchor[of_anchor["kind"] == of_anchor["kind"].iloc[0]]
         share, times = share_reliability(shares[str(anchor)])
-        rows.append(_told(anchor, "share", share, times))
+        rows.append(_row(anchor, "share", share, times))
         names = first["problem"]
         own = partial_spearman(*(half.reindex(names).to_numpy() for half in halves))
-        rows.append(_told(anchor, "accuracy", own, 2.0))
+        rows.append(_row(anchor, "accuracy", own, 2.0))
         for kind, group in of_anchor.groupby("kind", sort=False):
             places = pd.MultiIndex.from_arrays([group["kind"], group["problem"]])
             found = partial_spearman(*(half.reindex(places).to_numpy() for half in varied))
-            rows.append(_told(anchor, variant_quantity(kind), found, 2.0))
+            rows.append(_row(anchor, variant_quantity(kind), found, 2.0))
     return pd.DataFrame(rows)
 
 
-def share_reliability(shares: ProblemShares) -> tuple[PartialCorrelation, float]:
-    """Return the rank correlation of shares from disjoint rollouts, and how much more there is.
-
-    The correlation is that of k rollouts with k others, the mean over draws, of problems with 2k
-    correct ones; the factor is the mean number of correct rollouts of all problems over k.
-    """
-    twice = np.isfinite(shares.others).all(axis=0)
-    each = [
-        partial_spearman(one[twice], other[twice]).value
-        for one, other in zip(shares.draws, shares.others, strict=True)
-    ]
-    found = correlation_interval(float(np.mean(each)), int(twice.sum()))
-    return found, float(shares.n_correct.mean() / shares.k)
-
-
-def _told(
+def _row(
     anchor: object, quantity: str, found: PartialCorrelation, times: float
 ) -> dict[str, object]:
     value, low, high = (spearman_brown(r, times) for r in (found.value, found.low, found.high))

@@ -32,7 +32,7 @@ def draw_shares(problems: pd.DataFrame, kind: str, footnote: str, name: str) -> 
     counts only among points of one colour.
 
     Args:
-        problems: `Premise.problems`.
+        problems: `ShareCorrelations.problems`.
         kind: the kind of variants.
         footnote: all of it.
         name: the files' stem.
@@ -65,7 +65,7 @@ def draw_correlations(correlations: pd.DataFrame, footnote: str, name: str) -> P
     The dotted lines are the smallest correlations that the smallest set of problems would show.
 
     Args:
-        correlations: `Premise.correlations`.
+        correlations: `ShareCorrelations.correlations`.
         footnote: all of it.
         name: the files' stem.
     """
