@@ -131,7 +131,7 @@ def _says(anchor: str, table: pd.DataFrame, shares: pd.DataFrame) -> str:
     here = table[table["anchor"] == anchor]
     cosine = here[here["measure"] == "cosine"]
     rows = {(r["space"], r["cell"]): r for r in cosine.to_dict("records")}
-    told = []
+    spaces = []
     for space in SPACES:
         if (space, "CC-II") not in rows:
             continue
@@ -141,7 +141,7 @@ def _says(anchor: str, table: pd.DataFrame, shares: pd.DataFrame) -> str:
         }
         share = shares[(shares["anchor"] == anchor) & (shares["space"] == space)].iloc[0]
         gap, left, agree = (cell_words(rows[space, contrast]) for contrast in CONTRASTS)
-        told.append(
+        spaces.append(
             f"{space}: CC - II {gap}, p {_p(p['permutation_correctness'])} (verdicts permuted); "
             f"against wrong rollouts that agree on their answer {left}, p "
             f"{_p(p['permutation_answer_class'])} (answer classes permuted); wrong ones that agree "
@@ -149,7 +149,7 @@ def _says(anchor: str, table: pd.DataFrame, shares: pd.DataFrame) -> str:
         )
     raw = {cell: cell_words(row) for (space, cell), row in rows.items() if space == "raw"}
     return (
-        f"{_headline(anchor, shares)} {'. '.join(_capital(t) for t in told)}. Of different problems, "
+        f"{_headline(anchor, shares)} {'. '.join(_capital(t) for t in spaces)}. Of different problems, "
         f"raw: correct with the same gold answer {raw['CC_cross_same_answer']}, any correct "
         f"{raw['CC_cross']}, floor {raw['floor']}; CC - floor {raw['CC-floor']}."
     )
@@ -174,8 +174,8 @@ def _headline(anchor: str, shares: pd.DataFrame) -> str:
 def _share(row: pd.Series) -> str:
     if row["share"] != row["share"]:
         return "no share is given, as CC - II is not shown to be above 0"
-    told = interval(row["share"], row["share_low"], row["share_high"], 2)
-    return f"the share of CC - II that survives is {told}, over {int(row['n_problems'])} problems"
+    share = interval(row["share"], row["share_low"], row["share_high"], 2)
+    return f"the share of CC - II that survives is {share}, over {int(row['n_problems'])} problems"
 
 
 def _p(p: Any) -> str:

@@ -50,7 +50,7 @@ def before_after(comparison: Path) -> Finding:
     ]
     between = here[here["arm"] == difference_name(ALIGNED, DAPO)].set_index("measure")
     sure = between[between["p_holm"] < 0.05]
-    told = [
+    named = [
         f"{measure} {interval(row['value'], row['low'], row['high'])}"
         for measure, row in sure.iterrows()
     ]
@@ -74,7 +74,7 @@ def before_after(comparison: Path) -> Finding:
         [
             f"Against DAPO alone, over {seeds} seeds, alignment changed at "
             f"{place['anchor']}, {place['layer']} (Holm over {len(between)} measures): "
-            f"{'; '.join(told) or 'nothing that could be told apart'}. pass@1: "
+            f"{'; '.join(named) or 'nothing that could be told apart'}. pass@1: "
             f"{interval(gain['value'], gain['low'], gain['high'])}, detectable "
             f"{number(gain['detectable'])}.",
             f"Verdicts of `geomrl compare`: {'; '.join(counts)}.",

@@ -38,7 +38,7 @@ def collapse(ablation: Path) -> Finding:
     """Return for each loss and weight whether correct rollouts moved together, or all states.
 
     Raises:
-        GeomrlError: the folder holds no ablation, its trainings evaluated no geometry, or it
+        GeomrlError: the folder contains no ablation, its trainings evaluated no geometry, or it
             varies neither the loss nor the weight.
     """
     found = read_ablation(ablation)
@@ -100,9 +100,9 @@ def _summary(table: pd.DataFrame, words: pd.DataFrame, series: dict[str, str]) -
 
 
 def _arm(arm: str, table: pd.DataFrame, words: pd.DataFrame, series: dict[str, str]) -> str:
-    told = words.set_index("arm").loc[arm]
+    word = words.set_index("arm").loc[arm]
     name = f"{arm_words(arm)} (negative control)" if series[arm] == CONTROLS else series[arm]
-    reading = "neither rises" if told["geometry"] == "-" else told["geometry"]
+    reading = "neither rises" if word["geometry"] == "-" else word["geometry"]
     shown = ("CC", "floor", BEYOND, "CC_centred", "effective_rank")
     cells = [f"{measure_words(measure)} {_cell(table, arm, measure)}" for measure in shown]
     return f"- {name}: **{reading}**; {'; '.join(cells)}."

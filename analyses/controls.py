@@ -26,7 +26,7 @@ def controls(ablation: Path) -> Finding:
     """Return which effects of the default the negative controls share.
 
     Raises:
-        GeomrlError: the folder holds no ablation, or it has no negative control.
+        GeomrlError: the folder contains no ablation, or it has no negative control.
     """
     found = read_ablation(ablation)
     table = control_comparisons(found)
@@ -51,15 +51,15 @@ def controls(ablation: Path) -> Finding:
 
 def _summary(table: pd.DataFrame, shared: pd.DataFrame) -> str:
     own = table[(table["arm"] == DEFAULT) & (table["reference"] == BASELINE)]
-    told = own[own["p_holm"] < 0.05]["measure"].tolist()
+    sure = own[own["p_holm"] < 0.05]["measure"].tolist()
     sharers = {
         m: [arm_words(r["control"]) for r in shared[shared["measure"] == m].to_dict("records")
             if r["shared"] == "yes"]
-        for m in told
+        for m in sure
     }  # fmt: skip
-    common = [n for n in sharers[told[0]] if all(n in s for s in sharers.values())] if told else []
-    what = ", ".join(measure_words(m) for m in told)
-    if not told:
+    common = [n for n in sharers[sure[0]] if all(n in s for s in sharers.values())] if sure else []
+    what = ", ".join(measure_words(m) for m in sure)
+    if not sure:
         head = "**Null result: the default is told apart from weight 0 in none of the measures.**"
     elif common:
         head = f"**What the default does ({what}), these controls do too: {', '.join(common)}.**"
@@ -85,17 +85,17 @@ def _measure(measure: str, table: pd.DataFrame, shared: pd.DataFrame) -> str:
             f"comparisons: {number(own['detectable_corrected'])}), so there is no effect to share."
         )
     words = shared[shared["measure"] == measure]
-    told = []
+    each = []
     for row in words.to_dict("records"):
         gap = rows[(rows["arm"] == DEFAULT) & (rows["reference"] == row["control"])].iloc[0]
         theirs = rows[(rows["arm"] == row["control"]) & (rows["reference"] == BASELINE)]
         value = number(theirs.iloc[0]["difference"]) if len(theirs) else "unknown"
-        told.append(
+        each.append(
             f"{arm_words(row['control'])} {row['shared']} (changes it by {value}; default minus control "
             f"{interval(gap['difference'], gap['low'], gap['high'])}, detectable "
             f"{number(gap['detectable_corrected'])})"
         )
-    return f"{head}, Holm's p {number(own['p_holm'])}. Shared by: {'; '.join(told)}."
+    return f"{head}, Holm's p {number(own['p_holm'])}. Shared by: {'; '.join(each)}."
 
 
 def _forest(table: pd.DataFrame) -> pd.DataFrame:

@@ -60,13 +60,13 @@ def diversity(evaluation: Path) -> Finding:
         f"{theme.span(changes['n_seeds'], 'training seed')}; 95\u00a0% t\u00a0intervals over seeds; "
         f"filled: p < .05; seed {draws['seed']}"
     )
-    told = {pair: _told(changes, *pair) for pair in pairs}
+    sentences = {pair: _difference_words(changes, *pair) for pair in pairs}
     seeds = int(changes["n_seeds"].max())
     return Finding(
         [
             *[
                 f"{one} minus {other}, over {seeds} training seeds: {words}."
-                for (one, other), words in told.items()
+                for (one, other), words in sentences.items()
             ],
             f"`paths` is the share of {_CORRECT} correct rollouts of a problem that take a path of their "
             "own (sequences of operations, not wording), brought to an equal number of correct rollouts by "
@@ -82,7 +82,7 @@ def diversity(evaluation: Path) -> Finding:
     )
 
 
-def _told(changes: pd.DataFrame, one: str, other: str) -> str:
+def _difference_words(changes: pd.DataFrame, one: str, other: str) -> str:
     rows = changes[(changes["one"] == one) & (changes["other"] == other)]
     return "; ".join(
         f"{row['measure']} {'' if row['p'] < 0.05 else 'null, '}"

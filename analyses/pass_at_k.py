@@ -24,14 +24,14 @@ def pass_at_k(evaluation: Path) -> Finding:
         found.scores, measures, ALIGNED, DAPO, alone=[found.whole], **found.draws
     )
     whole = gains[gains["benchmark"] == found.whole].set_index("measure")
-    told = [
+    each = [
         f"pass@{m.removeprefix('pass@')} {interval(*whole.loc[m, ['value', 'seeds_low', 'seeds_high']])}"
         for m in (measures[0], measures[len(measures) // 2], measures[-1])
     ]
     n = int(whole["n_seeds"].max())
     return Finding(
         [
-            f"Alignment minus DAPO over {n} training seeds: {'; '.join(told)}. "
+            f"Alignment minus DAPO over {n} training seeds: {'; '.join(each)}. "
             "Bands are intervals over problems, of the mean over seeds."
         ],
         [draw_pass_curves(frame, seed=found.draws["seed"], name="pass_at_k")],

@@ -95,9 +95,9 @@ def residual_noise(probed: Path, variants: Path) -> Finding:
         "removal": removal,
     }
     says = [
-        *told(found),
+        *_correlation_sentences(found),
         *(_whole_share(run, anchor) for anchor in ANCHORS),
-        *removal_told(removal),
+        *_removal_sentences(removal),
     ]
     return Finding(says, pictures, tables)
 
@@ -110,7 +110,7 @@ def removal_table(run: Run) -> pd.DataFrame:
     is the most that an arm can gain), n_boot, seed.
 
     Raises:
-        GeomrlError: the run holds no replacement of this encoder.
+        GeomrlError: the run contains no replacement of this encoder.
     """
     path = run.path / EACH
     encoder = run.store().path.name
@@ -145,7 +145,7 @@ def _whole_share(run: Run, anchor: str) -> str:
     )
 
 
-def told(found: ShareCorrelations) -> list[str]:
+def _correlation_sentences(found: ShareCorrelations) -> list[str]:
     """Return what the correlations say, the answer first, and what weakens it."""
     table = found.correlations
     kind = str(table["kind"].iloc[0])
@@ -238,7 +238,7 @@ def _attenuation(found: ShareCorrelations, kind: str) -> str:
     )
 
 
-def removal_told(table: pd.DataFrame) -> list[str]:
+def _removal_sentences(table: pd.DataFrame) -> list[str]:
     """Return what the interventions did, an anchor a sentence."""
     says = []
     for anchor in dict.fromkeys(table["anchor"]):

@@ -44,7 +44,7 @@ _WORDS = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settled:
     """The claim judged on two arms.
 
@@ -95,10 +95,15 @@ def settle(trainings: Trainings, place: str = PLACE) -> Settled:
     criteria = pd.DataFrame(rows).astype({"seeds_needed": "Int64"})
     rose = gauges.set_index("measure")["low"] > 0
     return Settled(
-        overall([judged[_DECIDES].word, gain.word]), criteria, gauges,
-        geometry_words(floor_rose=bool(rose["floor"]), centred_rose=bool(rose["CC_centred"])),
-        judged[_DECIDES], gain,
-    )  # fmt: skip
+        word=overall([judged[_DECIDES].word, gain.word]),
+        criteria=criteria,
+        gauges=gauges,
+        geometry=geometry_words(
+            floor_rose=bool(rose["floor"]), centred_rose=bool(rose["CC_centred"])
+        ),
+        convergence=judged[_DECIDES],
+        gain=gain,
+    )
 
 
 _DECIDES = (WITHOUT, "CC-II")
@@ -143,8 +148,8 @@ def settle_finding(arms: Arms, place: str = PLACE) -> Finding:
         f"{trainings.step} training steps, on held-out problems. Correct closer than incorrect at "
         f"the anchor (`{place}`): {found.convergence.word}; gain in pass@1: {found.gain.word}.",
         f"Correct closer than incorrect, without the loss: matched CC - II "
-        f"{_told(found.convergence)}",
-        f"Gain in pass@1, with the loss minus without, paired by seed: {_told(found.gain)}",
+        f"{_evidence(found.convergence)}",
+        f"Gain in pass@1, with the loss minus without, paired by seed: {_evidence(found.gain)}",
         _others(found),
         *([_before(start)] if len(start) else []),
         _moved(found),
@@ -161,7 +166,7 @@ def settle_finding(arms: Arms, place: str = PLACE) -> Finding:
     return Finding(says, [picture], {"criteria": found.criteria, "gauges": found.gauges})
 
 
-def _told(found: Judgement) -> str:
+def _evidence(found: Judgement) -> str:
     """Return a judgement's numbers, power and, where undecided, the seeds that were lacking."""
     e = found.effect
     text = (
@@ -194,24 +199,24 @@ def _lacking(found: Judgement) -> str:
 
 def _others(found: Settled) -> str:
     rows = found.criteria[(found.criteria["decides"] == "no")].to_dict("records")
-    told = [
+    each = [
         f"{row['arm']}, {_WORDS[row['measure']]} {interval(row['value'], row['low'], row['high'])}, "
         f"{row['word']}"
         for row in rows
     ]
     return (
         "By the same rule, and deciding nothing (the contrast with wrong rollouts that agree on "
-        f"their answer is the sharper question): {'; '.join(told)}."
+        f"their answer is the sharper question): {'; '.join(each)}."
     )
 
 
 def _before(start: pd.DataFrame) -> str:
-    told = [
+    each = [
         f"{_WORDS[row['measure']]} {interval(row['value'], row['low'], row['high'])}"
         for row in start.to_dict("records")
     ]
     n = int(start["n_problems"].iloc[0])
-    return f"Before RL, intervals over {n} evaluated problems, one model: {'; '.join(told)}."
+    return f"Before RL, intervals over {n} evaluated problems, one model: {'; '.join(each)}."
 
 
 def _start(trainings: Trainings, place: str) -> pd.DataFrame:
@@ -230,7 +235,7 @@ def _start(trainings: Trainings, place: str) -> pd.DataFrame:
 
 def _moved(found: Settled) -> str:
     rows = {row["measure"]: row for row in found.gauges.to_dict("records")}
-    told = [
+    each = [
         f"{measure.replace('_', ' ')} {number(row['without'])} to {number(row['aligned'])}, change "
         f"{interval(row['difference'], row['low'], row['high'])}"
         for measure, row in rows.items()
@@ -240,7 +245,7 @@ def _moved(found: Settled) -> str:
     if found.geometry == "correct move together" and rows["floor"]["low"] > 0:
         reading += ", but the floor rises too"
     return (
-        f"Collapse or alignment? What the loss changed, paired by seed: {'; '.join(told)}. By "
+        f"Collapse or alignment? What the loss changed, paired by seed: {'; '.join(each)}. By "
         f"pointwise intervals: {reading}."
     )
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from geomrl import open_run
 from geomrl.reproduce import Analysis, Finding
-from geomrl.reproduce.probed import cells_told, named_pictures
+from geomrl.reproduce.probed import cell_sentences, named_pictures
 from geomrl.reproduce.runs import ANCHORS
 
 
@@ -18,7 +18,7 @@ def distributions(probed: Path) -> Finding:
     ]
     return Finding(
         [
-            *[sentence for anchor in ANCHORS for sentence in cells_told(run, anchor)],
+            *[sentence for anchor in ANCHORS for sentence in cell_sentences(run, anchor)],
             "Correct pairs can only be called close beside what pairs of different problems have in "
             "common at the same position: the floor. The lines mark each cell's mean over problems, "
             "not over pairs.",

@@ -43,18 +43,20 @@ def training_curves(arms: Arms) -> Finding:
         name="training_curves",
     )  # fmt: skip
     last = metrics.dropna(subset=[f"eval/pass@1:{DAPO}", f"eval/pass@1:{ALIGNED}"]).iloc[-1]
-    told = []
+    last_values = []
     for metric in ("eval/pass@1", f"{_PLACE}/CC", f"{_PLACE}/floor", f"{_PLACE}/CC_centred"):
         if f"{metric}:{ALIGNED}" in last:
             values = [
                 interval(*(last[f"{metric}:{arm}{end}"] for end in ("", "_low", "_high")))
                 for arm in (DAPO, ALIGNED)
             ]
-            told.append(f"{_PANELS[metric][0]}: {values[0]} without, {values[1]} with alignment")
+            last_values.append(
+                f"{_PANELS[metric][0]}: {values[0]} without, {values[1]} with alignment"
+            )
     return Finding(
         [
             f"After step {int(last['step'])}, means over {seeds} seeds (t intervals over seeds). "
-            f"{'; '.join(told)}.",
+            f"{'; '.join(last_values)}.",
             "If the floor rises with CC and the centred CC does not, all problems move together. The "
             "paired tests are in `settle` and `before_after`.",
         ],

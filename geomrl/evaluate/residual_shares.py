@@ -40,7 +40,7 @@ from geomrl.stats.partial import (
 _FEWEST = 5  # problems below which a partial correlation has no interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ShareCorrelations:
     """Shares against accuracies, at one layer.
 
@@ -136,9 +136,14 @@ def share_correlations(
     reliability = _reliability(problems, of_anchor, again, on_variants, variants)
     left_out = {anchor: shares.n_left_out for anchor, shares in of_anchor.items()}
     return ShareCorrelations(
-        problems, _correlations(problems, reliability), reliability, k, n_draws, left_out,
-        {"again": _samples(again), "variants": _samples(on_variants)},
-    )  # fmt: skip
+        problems=problems,
+        correlations=_correlations(problems, reliability),
+        reliability=reliability,
+        k=k,
+        n_draws=n_draws,
+        left_out=left_out,
+        n_samples={"again": _samples(again), "variants": _samples(on_variants)},
+    )
 
 
 def _join(

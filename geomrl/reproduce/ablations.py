@@ -1,4 +1,4 @@
-"""What the analyses of an ablation share: one factor's levels, and arms in words."""
+"""The frame of an ablation's analyses: one factor's levels against weight 0, and arms in words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ablation_finding(folder: Path, factor: str) -> Finding:
     """Return a factor's picture, its table, and which level is told apart from weight 0.
 
     Raises:
-        GeomrlError: the folder holds no ablation, or no arm varies the factor.
+        GeomrlError: the folder contains no ablation, or no arm varies the factor.
     """
     ablation = read_ablation(folder)
     frame = factor_frame(ablation, factor)
@@ -29,8 +29,8 @@ def ablation_finding(folder: Path, factor: str) -> Finding:
         raise GeomrlError(f"{folder}: no arm of this ablation varies the {factor}")
     source = theme.Source(ablation.policy, ablation.policy)
     levels = ablation.levels[ablation.levels["factor"] == factor]
-    table = differences(ablation).merge(levels[["level", "arm"]], on="arm")
-    says = [told(table, factor), *honest_words(ablation)]
+    table = _differences(ablation).merge(levels[["level", "arm"]], on="arm")
+    says = [_summary(table, factor), *honest_words(ablation)]
     shown = ["level", *[c for c in table.columns if c not in ("level", "arm")]]
     return Finding(
         says, [draw_factor(frame, factor, source, ablation.place)], {"differences": table[shown]}
@@ -54,18 +54,18 @@ def ablation_analysis(factor: str, question: str, assumed: str) -> Analysis:
     )
 
 
-def differences(ablation: Ablation, reference: str = BASELINE) -> pd.DataFrame:
-    """Return arms against a reference: arm, measure, value, difference, low, high, p_holm, ...
+def _differences(ablation: Ablation) -> pd.DataFrame:
+    """Return arms against weight 0: arm, measure, value, difference, low, high, p_holm, ...
 
     Measures are `geomrl.ablate.control_tests.MEASURES`, at the ablation's place.
     """
     rows = measured(ablation)
-    rows = rows[rows["reference"] == reference]
+    rows = rows[rows["reference"] == BASELINE]
     columns = ["arm", "measure", "value", "difference", "low", "high", "p_holm", "n_seeds"]
     return rows[[*columns, "detectable", "detectable_corrected"]].reset_index(drop=True)
 
 
-def told(table: pd.DataFrame, factor: str) -> str:
+def _summary(table: pd.DataFrame, factor: str) -> str:
     """Return which levels differ from weight 0 in pass@1 (Holm), or that none does, and the best."""
     rows = table[(table["measure"] == "pass@1") & (table["arm"] != BASELINE)]
     sure = rows[rows["p_holm"] < 0.05]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +38,14 @@ class Analysis:
     question: str
     needs: tuple[str, ...]
     answer: Callable[..., Finding]
-    paper: Sequence[str] = ()
-    assumed: Sequence[str] = ()
+    paper: Sequence[str] = field(default=(), kw_only=True)
+    assumed: Sequence[str] = field(default=(), kw_only=True)
 
     def write(self, name: str, folder: Path, runs: dict[str, Any]) -> list[Path]:
         """Answer the question from `runs` (kind -> run) and write its pages; return the files."""
-        inputs = [f"Runs: {', '.join(f'{kind} (`{told(run)}`)' for kind, run in runs.items())}."]
+        inputs = [
+            f"Runs: {', '.join(f'{kind} (`{_run_words(run)}`)' for kind, run in runs.items())}."
+        ]
         inputs += [f"The paper's: {line}" for line in self.paper]
         inputs += [f"Our assumption: {line}" for line in self.assumed]
         with one_thread():
@@ -66,7 +68,9 @@ class Analysis:
         options = self._parser(path).parse_args(argv)
 
         def run() -> None:
-            bundled = BundledRuns(options.runs, path.parents[1] / "configs", options.jobs, say=say)
+            bundled = BundledRuns(
+                options.runs, path.parents[1] / "configs", jobs=options.jobs, say=say
+            )
             runs = {kind: self._named(kind, options) or bundled.make(kind) for kind in self.needs}
             for written in self.write(path.stem, options.out, runs):
                 say(str(written))
@@ -108,7 +112,7 @@ class Analysis:
         return run
 
 
-def told(run: Path | Arms) -> str:
+def _run_words(run: Path | Arms) -> str:
     """Return a run in words for a page."""
     if isinstance(run, Arms):
         runs = (run.without[0], run.without[-1], run.aligned[0], run.aligned[-1])

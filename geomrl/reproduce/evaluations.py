@@ -1,4 +1,4 @@
-"""What the analyses of an evaluation of two arms share."""
+"""The frame of an evaluation's analyses: every problem's scores, by arm and training seed."""
 
 from __future__ import annotations
 

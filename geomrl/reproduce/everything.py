@@ -28,8 +28,8 @@ def reproduce(
 ) -> list[Path]:
     """Regenerate everything in `out`, from nothing, and return the files.
 
-    Runs that exist are not made again, and one that was interrupted goes on, so the same command
-    resumes. Every file is a function of the code and its seeds alone.
+    Runs that exist are not made again, and one that was interrupted is resumed. Every
+    file is a function of the code and its seeds alone.
 
     Args:
         out: folder of the figures: a folder an analysis, README.md and figures.json.
@@ -38,7 +38,7 @@ def reproduce(
         jobs: trainings at once.
         scale: how large the runs are.
         show: show progress bars.
-        say: told a line for the user.
+        say: called with each line for the user.
 
     Raises:
         GeomrlError: no scripts there, one that is no analysis, or a run that cannot be made.
@@ -46,7 +46,12 @@ def reproduce(
     out, analyses = Path(out), Path(analyses)
     known = load_analyses(analyses)
     bundled = BundledRuns(
-        Path(runs), analyses.resolve().parent / "configs", jobs, scale or Scale(), show, say
+        Path(runs),
+        analyses.resolve().parent / "configs",
+        jobs=jobs,
+        scale=scale or Scale(),
+        show=show,
+        say=say,
     )
     needed = [kind for kind in KINDS if any(kind in each.needs for each in known.values())]
     made: dict[str, Any] = {}

@@ -20,7 +20,7 @@ class Finding:
     """What an analysis found.
 
     `says` are sentences, the answer first, with the numbers that they rest on. `tables` are written
-    as NAME.csv, and those of `shown` (all by default) also stand in the page.
+    as NAME.csv, and the page shows those of `shown` (all by default) too.
     """
 
     says: Sequence[str]

@@ -1,4 +1,4 @@
-"""What the analyses of a probed run share: its pictures by name, and its cells in words."""
+"""The frame of a probed run's analyses: its pictures by name, and its cells in words."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def cell_table(run: Run) -> pd.DataFrame:
     ].reset_index(drop=True)  # fmt: skip
 
 
-def cells_told(run: Run, anchor: str) -> list[str]:
+def cell_sentences(run: Run, anchor: str) -> list[str]:
     """Return raw cells and matched contrasts at an anchor in words, a sentence a benchmark.
 
     Raises:
@@ -56,12 +56,7 @@ def cells_told(run: Run, anchor: str) -> list[str]:
         )
     said = []
     for benchmark, part in rows.groupby("benchmark", sort=False):
-        cells = {
-            row[
-                "cell"
-            ]: f"{interval(row['value'], row['low'], row['high'])}, n = {row['n_problems']}"
-            for row in part.to_dict("records")
-        }
+        cells = {row["cell"]: cell_words(row) for row in part.to_dict("records")}
         words = {cell: cells.get(cell, "not to be had") for cell in CELLS}
         said.append(
             f"At `{anchor}`, final norm, raw, {benchmark}: CC {words['CC']}; II {words['II']}; floor "

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +40,7 @@ MINUTES = {
 _THREADS = "OMP_NUM_THREADS"  # read by torch and BLAS when they start: for child processes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scale:
     """How large the bundled runs are; the default is what `figures/` in the repository was made with.
 
@@ -80,11 +80,18 @@ def one_thread() -> Iterator[None]:
 class BundledRuns:
     """Makes the bundled runs, each when it is first asked for; what is there is not made again.
 
-    `root` is where they lie, `configs` the folder of recipes.
+    Attributes:
+        root: where they lie.
+        configs: the folder of recipes.
+        jobs: trainings at once.
+        scale: how large they are.
+        show: show progress bars.
+        say: called with each line for the user.
     """
 
     root: Path
     configs: Path
+    _: KW_ONLY
     jobs: int = 1
     scale: Scale = field(default_factory=Scale)
     show: bool = True

@@ -20,7 +20,7 @@ START = 0
 """The step before training."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trainings:
     """Evaluations of both arms at one step.
 
@@ -68,11 +68,11 @@ def read_trainings(arms: Arms, needed: Sequence[str] = (PRIMARY,)) -> Trainings:
     first = tables[runs[0]]
     before = first[first["step"] == START]
     return Trainings(
-        last[runs[0]],
-        pd.DataFrame([tables[run].iloc[-1] for run in arms.without]).reset_index(drop=True),
-        pd.DataFrame([tables[run].iloc[-1] for run in arms.aligned]).reset_index(drop=True),
-        before.iloc[0] if len(before) and last[runs[0]] != START else None,
-        arms.seeds,
+        step=last[runs[0]],
+        without=pd.DataFrame([tables[run].iloc[-1] for run in arms.without]).reset_index(drop=True),
+        aligned=pd.DataFrame([tables[run].iloc[-1] for run in arms.aligned]).reset_index(drop=True),
+        start=before.iloc[0] if len(before) and last[runs[0]] != START else None,
+        seeds=arms.seeds,
     )
 
 

@@ -32,7 +32,7 @@ WORDS: tuple[Word, ...] = ("supported", "not supported", "undecided")
 FEWEST_SEEDS = 3
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Judgement:
     """One criterion's word, and what it rests on.
 
@@ -83,11 +83,14 @@ def judge(effects: Float[np.ndarray, " seeds"], smallest: float) -> Judgement:
     sd = effect.sd or np.nan  # all seeds alike: the spread is not known, and not 0
     unknown = effect.n < 2 or np.isnan(sd)
     return Judgement(
-        word, effect, smallest, above and below,
-        effect.detectable,
-        np.nan if unknown else t_power(smallest * np.sqrt(effect.n) / sd, effect.n - 1),
-        None if unknown else seeds_needed(sd, smallest),
-    )  # fmt: skip
+        word=word,
+        effect=effect,
+        smallest=smallest,
+        smaller_than_claimed=above and below,
+        detectable=effect.detectable,
+        power=np.nan if unknown else t_power(smallest * np.sqrt(effect.n) / sd, effect.n - 1),
+        seeds_needed=None if unknown else seeds_needed(sd, smallest),
+    )
 
 
 def seeds_needed(sd: float, smallest: float, *, power: float = POWER) -> int:

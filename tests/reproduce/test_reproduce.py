@@ -1,6 +1,7 @@
 """`geomrl figures --all` at a tiny scale: from nothing, again, and what stands in the repository."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -118,11 +119,15 @@ def test_the_repository_holds_exactly_what_is_written():
     assert {name.split("/")[0] for name in listed if "/" in name} == scripts
 
 
-def test_scripts_are_short_and_say_what_they_need():
+def test_a_script_is_one_whole_file_and_says_what_it_needs():
+    scripts = {path.stem: path.read_text() for path in (ROOT / "analyses").glob("*.py")}
     for name, analysis in load_analyses(ROOT / "analyses").items():
         assert analysis.question, name
         assert set(analysis.needs) <= set(KINDS), name
-        assert len((ROOT / "analyses" / f"{name}.py").read_text().splitlines()) < 420, name
+        assert len(scripts[name].splitlines()) < 400, name
+        imported = re.findall(r"^(?:from|import) (\w+)", scripts[name], re.MULTILINE)
+        assert not set(imported) & set(scripts), f"{name} needs another script"
+        assert not re.search(r"^from geomrl.* import .*\b_\w", scripts[name], re.MULTILINE), name
 
 
 def test_faults_are_named(tmp_path):
