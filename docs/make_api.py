@@ -93,7 +93,8 @@ PAGES = (
         "reproduce", "geomrl.reproduce",
         "Analyses: a question, the runs that it needs, and the page that answers it.",
         "reproduce reproduce.analysis reproduce.finding reproduce.runs reproduce.everything "
-        "reproduce.arms reproduce.trainings reproduce.ablations ablate.findings ablate.table ablate.controls ablate.collapse viz.picture",
+        "reproduce.arms reproduce.trainings reproduce.ablations ablate.findings ablate.table "
+        "ablate.controls ablate.collapse viz.picture",
     ),
     Page(
         "foundations", "Foundations", "Errors, seeds, run directories, files.",
