@@ -24,8 +24,9 @@ SPACES = ("raw", "centred")
 CONTRASTS = ("CC-II", "CC-II_same_answer", "II_same_answer-II_diff_answer")
 CELLS = (
     *("CC", "II", "II_same_answer", "II_diff_answer", "CC_cross", "CC_cross_same_answer", "floor"),
-    *CONTRASTS, "CC-floor",
-)  # fmt: skip
+    *CONTRASTS,
+    "CC-floor",
+)
 
 
 def answer_agreement(probed: Path) -> Finding:
@@ -53,11 +54,15 @@ def agreement_of(run: Run) -> Finding:
     )
     frame = _profiles(table)
     picture = draw_contrasts(
-        frame, theme.Source(table["policy"].iloc[0], table["encoder"].iloc[0],
-                            int(table["seed"].iloc[0]), benchmark),
-        by="anchor", place=layer_words(LAYER), methods="95 % bootstrap-t by problem, pointwise",
+        frame,
+        theme.Source(
+            table["policy"].iloc[0], table["encoder"].iloc[0], int(table["seed"].iloc[0]), benchmark
+        ),
+        by="anchor",
+        place=layer_words(LAYER),
+        methods="95 % bootstrap-t by problem, pointwise",
         name="answer_agreement",
-    )  # fmt: skip
+    )
     cells = table[(table["measure"] == "cosine") & table["cell"].isin(list(CELLS))]
     columns = [
         "anchor",
@@ -116,9 +121,11 @@ def _shares(run: Run, table: pd.DataFrame) -> pd.DataFrame:
 def _numbers(found: Agreement) -> dict[str, Any]:
     numbers: dict[str, Any] = {}
     parts = {
-        "CC-II": found.gap, "agreement": found.agreement, "surviving": found.surviving,
+        "CC-II": found.gap,
+        "agreement": found.agreement,
+        "surviving": found.surviving,
         "share": found.share,
-    }  # fmt: skip
+    }
     for name, part in parts.items():
         # A share of nothing, or of a gap the other way round, means nothing.
         means = name != "share" or (found.gap.low > 0 and np.isfinite(part.low))

@@ -66,10 +66,12 @@ def collapse(ablation: Path) -> Finding:
         "floor. The evaluated problems are the same throughout: nothing is said of others."
     )
     footnote = theme.Source(found.policy, found.policy).footnote(
-        f"{found.place}, held out", "against weight 0",
+        f"{found.place}, held out",
+        "against weight 0",
         f"n = {theme.span(table['n_seeds'], 'seed')}, paired",
-        "95 % t intervals over seeds, pointwise", "dashed: CC moves as the floor does",
-    )  # fmt: skip
+        "95 % t intervals over seeds, pointwise",
+        "dashed: CC moves as the floor does",
+    )
     picture = draw_movements(table, footnote, "collapse")
     return Finding(says, [picture], {"movements": table, "words": words}, shown=("words",))
 

@@ -17,9 +17,12 @@ from geomrl.viz import theme
 from geomrl.viz.forest import draw_forest
 
 _TITLES = {
-    "pass@1": "pass@1", "CC": "CC", "floor": "Floor", "CC_centred": "CC, centred",
+    "pass@1": "pass@1",
+    "CC": "CC",
+    "floor": "Floor",
+    "CC_centred": "CC, centred",
     "effective_rank": "Effective rank",
-}  # fmt: skip
+}
 
 
 def controls(ablation: Path) -> Finding:
@@ -42,9 +45,11 @@ def controls(ablation: Path) -> Finding:
         "not equal: the smallest true difference found with 80 % power stands with each measure."
     )
     footnote = theme.Source(found.policy, found.policy).footnote(
-        f"geometry at {found.place}, held out", f"n = {seeds}, paired",
-        "95 % t intervals over seeds, pointwise", "filled: Holm's p < 0.05 within the group",
-    )  # fmt: skip
+        f"geometry at {found.place}, held out",
+        f"n = {seeds}, paired",
+        "95 % t intervals over seeds, pointwise",
+        "filled: Holm's p < 0.05 within the group",
+    )
     picture = draw_forest(_forest(table), footnote, "controls", unit="Difference", beside=True)
     return Finding(says, [picture], {"comparisons": table, "shared": shared})
 
@@ -53,10 +58,13 @@ def _summary(table: pd.DataFrame, shared: pd.DataFrame) -> str:
     own = table[(table["arm"] == DEFAULT) & (table["reference"] == BASELINE)]
     sure = own[own["p_holm"] < 0.05]["measure"].tolist()
     sharers = {
-        m: [arm_words(r["control"]) for r in shared[shared["measure"] == m].to_dict("records")
-            if r["shared"] == "yes"]
+        m: [
+            arm_words(r["control"])
+            for r in shared[shared["measure"] == m].to_dict("records")
+            if r["shared"] == "yes"
+        ]
         for m in sure
-    }  # fmt: skip
+    }
     common = [n for n in sharers[sure[0]] if all(n in s for s in sharers.values())] if sure else []
     what = ", ".join(measure_words(m) for m in sure)
     if not sure:

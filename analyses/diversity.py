@@ -136,11 +136,13 @@ def path_scores(rollouts: pd.DataFrame, m: int) -> pd.DataFrame:
             paths = rarefied_count(kinds.value_counts().tolist(), m) / m
         rows.append(
             {
-                "benchmark": benchmark, "problem_id": problem, "n_correct": len(texts),
+                "benchmark": benchmark,
+                "problem_id": problem,
+                "n_correct": len(texts),
                 "paths": paths,
                 "ngrams": ngram_distance(texts[:m]) if len(texts) >= m else float("nan"),
             }
-        )  # fmt: skip
+        )
     return pd.DataFrame(rows)
 
 

@@ -60,17 +60,23 @@ def residual_noise(probed: Path, variants: Path) -> Finding:
     again, varied = open_run(variants / "again"), open_run(variants / "variants")
     listed = load_variants(str(_list_of_variants(variants)), _problems(run))
     found = share_correlations(
-        run, again.rollouts, _named(varied.rollouts, listed), listed, anchors=ANCHORS, layer=LAYER,
+        run,
+        again.rollouts,
+        _named(varied.rollouts, listed),
+        listed,
+        anchors=ANCHORS,
+        layer=LAYER,
         seed=_SEED,
-    )  # fmt: skip
+    )
     removal = removal_table(run)
     source = theme.Source(str(run.rollouts["policy"].iloc[0]), run.store().path.name, _SEED)
     kind = str(found.problems["kind"].iloc[0])
     n = theme.span(found.correlations["n_problems"], "problem")
     notes = (
-        n, f"share from {found.n_draws} draws of {found.k} correct rollouts, layer {LAYER}",
+        n,
+        f"share from {found.n_draws} draws of {found.k} correct rollouts, layer {LAYER}",
         f"accuracies from {found.n_samples['again']} rollouts and {found.n_samples['variants']} a variant",
-    )  # fmt: skip
+    )
     pictures = [
         draw_shares(found.problems, kind, source.footnote(*notes, f"variants: {kind}"), "shares"),
         draw_correlations(
@@ -81,12 +87,14 @@ def residual_noise(probed: Path, variants: Path) -> Finding:
         draw_removal(
             removal[removal["arm"].isin(ARMS)],
             source.footnote(
-                "correct rollouts", theme.span(removal["n_problems"], "problem"),
-                "log-probability of the correct answer", "95 % intervals by problem",
+                "correct rollouts",
+                theme.span(removal["n_problems"], "problem"),
+                "log-probability of the correct answer",
+                "95 % intervals by problem",
             ),
             "residual_removed",
         ),
-    ]  # fmt: skip
+    ]
     tables = {
         "correlations": found.correlations.assign(
             k=found.k, n_draws=found.n_draws, layer=LAYER, seed=_SEED
@@ -136,9 +144,12 @@ def _whole_share(run: Run, anchor: str) -> str:
     """Return the share of variance within problems, over all correct rollouts."""
     table = run.similarity
     row = table[
-        (table["measure"] == "residual_share") & (table["cell"] == "C") & (table["layer"] == LAYER)
-        & (table["anchor"] == anchor) & (table["encoder"] == run.store().path.name)
-    ].iloc[0]  # fmt: skip
+        (table["measure"] == "residual_share")
+        & (table["cell"] == "C")
+        & (table["layer"] == LAYER)
+        & (table["anchor"] == anchor)
+        & (table["encoder"] == run.store().path.name)
+    ].iloc[0]
     return (
         f"Over all correct rollouts {interval(row['value'], row['low'], row['high'])} of the variance at "
         f"`{anchor}` lies within problems ({int(row['n_problems'])} problems)."

@@ -36,12 +36,14 @@ PLACE = "before_marker/final"
 CONTRASTS = ("CC-II", "CC-II_centred", "CC-II_same_answer", "CC-II_same_answer_centred")
 GAUGES = ("CC", "floor", "CC_centred", "effective_rank")
 WITHOUT, WITH, CHANGE, BEFORE = "without the loss", "with the loss", "change", "before RL"
+_DECIDES = (WITHOUT, "CC-II")  # the arm and the measure of the first criterion
 _ARMS = {WITHOUT: "without", WITH: "aligned"}
 _WORDS = {
-    "CC-II": "CC - II", "CC-II_centred": "CC - II, centred",
+    "CC-II": "CC - II",
+    "CC-II_centred": "CC - II, centred",
     "CC-II_same_answer": "CC - II same answer",
     "CC-II_same_answer_centred": "CC - II same answer, centred",
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +89,12 @@ def settle(trainings: Trainings, place: str = PLACE) -> Settled:
     }
     gain = judge(trainings.change(PRIMARY), SMALLEST_GAIN)
     rows = [
-        _line("correct closer than incorrect", arm, measure, found, (arm, measure) == _DECIDES)
+        _line(
+            "correct closer than incorrect", arm, measure, found, decides=(arm, measure) == _DECIDES
+        )
         for (arm, measure), found in judged.items()
     ]
-    rows.append(_line("gain in pass@1", CHANGE, "pass@1", gain, True))
+    rows.append(_line("gain in pass@1", CHANGE, "pass@1", gain, decides=True))
     gauges = pd.DataFrame([_gauge(trainings, measure, place) for measure in GAUGES])
     criteria = pd.DataFrame(rows).astype({"seeds_needed": "Int64"})
     rose = gauges.set_index("measure")["low"] > 0
@@ -106,17 +110,24 @@ def settle(trainings: Trainings, place: str = PLACE) -> Settled:
     )
 
 
-_DECIDES = (WITHOUT, "CC-II")
-
-
-def _line(criterion: str, arm: str, measure: str, found: Judgement, decides: bool) -> dict:
+def _line(criterion: str, arm: str, measure: str, found: Judgement, *, decides: bool) -> dict:
     e = found.effect
     return {
-        "criterion": criterion, "arm": arm, "measure": measure,
-        "decides": "yes" if decides else "no", "word": found.word, "value": e.value, "low": e.low,
-        "high": e.high, "sd": e.sd, "n_seeds": e.n, "smallest": found.smallest,
-        "detectable": found.detectable, "power": found.power, "seeds_needed": found.seeds_needed,
-    }  # fmt: skip
+        "criterion": criterion,
+        "arm": arm,
+        "measure": measure,
+        "decides": "yes" if decides else "no",
+        "word": found.word,
+        "value": e.value,
+        "low": e.low,
+        "high": e.high,
+        "sd": e.sd,
+        "n_seeds": e.n,
+        "smallest": found.smallest,
+        "detectable": found.detectable,
+        "power": found.power,
+        "seeds_needed": found.seeds_needed,
+    }
 
 
 def _gauge(trainings: Trainings, measure: str, place: str) -> dict[str, Any]:
@@ -128,10 +139,15 @@ def _gauge(trainings: Trainings, measure: str, place: str) -> dict[str, Any]:
         for arm in ("without", "aligned")
     }
     return {
-        "measure": measure, **means, "difference": found.value,
-        "low": found.low, "high": found.high, "sd": found.sd, "n_seeds": found.n,
+        "measure": measure,
+        **means,
+        "difference": found.value,
+        "low": found.low,
+        "high": found.high,
+        "sd": found.sd,
+        "n_seeds": found.n,
         "detectable": found.detectable,
-    }  # fmt: skip
+    }
 
 
 def settle_finding(arms: Arms, place: str = PLACE) -> Finding:
@@ -266,23 +282,42 @@ def _rule(trainings: Trainings) -> str:
 def _frame(found: Settled, start: pd.DataFrame) -> pd.DataFrame:
     panels = ("Correct closer than incorrect", "What the loss changed")
     rows: list[dict[str, Any]] = [
-        {"panel": panels[0], "group": BEFORE, "row": _WORDS[r["measure"]], **_numbers(r),
-         "filled": r["low"] > 0, "mark": SMALLEST_CONVERGENCE}
+        {
+            "panel": panels[0],
+            "group": BEFORE,
+            "row": _WORDS[r["measure"]],
+            **_numbers(r),
+            "filled": r["low"] > 0,
+            "mark": SMALLEST_CONVERGENCE,
+        }
         for r in start.to_dict("records")
-    ]  # fmt: skip
+    ]
     for r in found.criteria.to_dict("records"):
         gain = r["measure"] == "pass@1"
         rows.append(
-            {"panel": panels[gain], "group": r["arm"], "row": _WORDS.get(r["measure"], "pass@1"),
-             **_numbers(r), "filled": r["word"] == "supported", "mark": r["smallest"]}
-        )  # fmt: skip
+            {
+                "panel": panels[gain],
+                "group": r["arm"],
+                "row": _WORDS.get(r["measure"], "pass@1"),
+                **_numbers(r),
+                "filled": r["word"] == "supported",
+                "mark": r["smallest"],
+            }
+        )
     for r in found.gauges.to_dict("records"):
         if r["measure"] != "effective_rank":  # another unit
             rows.append(
-                {"panel": panels[1], "group": CHANGE, "row": r["measure"].replace("_c", ", c"),
-                 "value": r["difference"], "low": r["low"], "high": r["high"],
-                 "filled": r["low"] > 0 or r["high"] < 0, "mark": np.nan}
-            )  # fmt: skip
+                {
+                    "panel": panels[1],
+                    "group": CHANGE,
+                    "row": r["measure"].replace("_c", ", c"),
+                    "value": r["difference"],
+                    "low": r["low"],
+                    "high": r["high"],
+                    "filled": r["low"] > 0 or r["high"] < 0,
+                    "mark": np.nan,
+                }
+            )
     frame = pd.DataFrame(rows, columns=COLUMNS)
     return frame.assign(row=frame["row"].str.replace(" - ", " − "))
 

@@ -37,11 +37,14 @@ def training_curves(arms: Arms) -> Finding:
     frame = curve_frame(metrics, panels)
     seeds = len(arms.seeds)
     picture = draw_curves(
-        frame, panels, theme.Source("DAPO runs", "DAPO runs"),
+        frame,
+        panels,
+        theme.Source("DAPO runs", "DAPO runs"),
         f"means over {seeds} training seeds ({', '.join(map(str, arms.seeds))})",
-        "bands: 95 % t intervals over seeds", "geometry at before_marker, final norm",
+        "bands: 95 % t intervals over seeds",
+        "geometry at before_marker, final norm",
         name="training_curves",
-    )  # fmt: skip
+    )
     last = metrics.dropna(subset=[f"eval/pass@1:{DAPO}", f"eval/pass@1:{ALIGNED}"]).iloc[-1]
     last_values = []
     for metric in ("eval/pass@1", f"{_PLACE}/CC", f"{_PLACE}/floor", f"{_PLACE}/CC_centred"):

@@ -117,9 +117,13 @@ def share_correlations(
         own = rows[right]
         try:
             shares = problem_shares(
-                states[right], problem_keys(own).tolist(), own["rollout_id"].tolist(),
-                k=k, n_draws=n_draws, seed=seed,
-            )  # fmt: skip
+                states[right],
+                problem_keys(own).tolist(),
+                own["rollout_id"].tolist(),
+                k=k,
+                n_draws=n_draws,
+                seed=seed,
+            )
         except GeomrlError as error:
             raise GeomrlError(f"{run.path}, anchor '{anchor}': {error}") from error
         of_anchor[anchor] = shares
@@ -177,12 +181,20 @@ def _correlations(problems: pd.DataFrame, reliability: pd.DataFrame) -> pd.DataF
             for quantity in ("share", "accuracy", variant_quantity(kind))
         )
         rows.append(
-            {"anchor": anchor, "kind": kind, "value": found.value, "low": found.low,
-             "high": found.high, "p": found.p, "n_problems": found.n,
-             "detectable": found.detectable,
-             "detectable_true": without_noise(found.detectable, share, varied), "spearman": plain,
-             "corrected": corrected_partial(plain, xz, yz, own)}
-        )  # fmt: skip
+            {
+                "anchor": anchor,
+                "kind": kind,
+                "value": found.value,
+                "low": found.low,
+                "high": found.high,
+                "p": found.p,
+                "n_problems": found.n,
+                "detectable": found.detectable,
+                "detectable_true": without_noise(found.detectable, share, varied),
+                "spearman": plain,
+                "corrected": corrected_partial(plain, xz, yz, own),
+            }
+        )
     table = pd.DataFrame(rows)
     table.insert(6, "p_holm", holm(table["p"].to_numpy()))
     return table
@@ -226,9 +238,13 @@ def _row(
 ) -> dict[str, object]:
     value, low, high = (spearman_brown(r, times) for r in (found.value, found.low, found.high))
     return {
-        "anchor": anchor, "quantity": quantity, "value": value, "low": low, "high": high,
+        "anchor": anchor,
+        "quantity": quantity,
+        "value": value,
+        "low": low,
+        "high": high,
         "n_problems": found.n,
-    }  # fmt: skip
+    }
 
 
 def _halves(rollouts: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:

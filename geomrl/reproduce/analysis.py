@@ -51,9 +51,12 @@ class Analysis:
         with one_thread():
             finding = self.answer(**runs)
         return write_finding(
-            finding, folder / name, title=self.question, inputs=inputs,
+            finding,
+            folder / name,
+            title=self.question,
+            inputs=inputs,
             command=f"python analyses/{name}.py",
-        )  # fmt: skip
+        )
 
     def main(self, script: str, argv: Sequence[str] | None = None) -> None:
         """Run this analysis alone: the end of its script.
@@ -85,13 +88,20 @@ class Analysis:
         for kind in self.needs:
             if kind == "arms":
                 parser.add_argument(
-                    "--without", type=Path, nargs="+", metavar="RUN",
+                    "--without",
+                    type=Path,
+                    nargs="+",
+                    metavar="RUN",
                     help="trainings without the alignment loss, one a seed",
-                )  # fmt: skip
+                )
                 parser.add_argument(
-                    "--with", dest=ALIGNED, type=Path, nargs="+", metavar="RUN",
+                    "--with",
+                    dest=ALIGNED,
+                    type=Path,
+                    nargs="+",
+                    metavar="RUN",
                     help="trainings with it, in the same order of seeds",
-                )  # fmt: skip
+                )
             else:
                 parser.add_argument(f"--{kind}", type=Path, metavar="RUN", help=_HELP[kind])
         parser.add_argument("--out", type=Path, default=Path("figures"), help="folder of figures")

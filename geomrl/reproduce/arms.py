@@ -56,10 +56,13 @@ class Arms:
             GeomrlError: the folder has no such arm, or no seed in common.
         """
         runs = [
-            {path.name: path for path in (Path(folder) / "arms" / name).glob("seed-*")
-             if path.is_dir()}
+            {
+                path.name: path
+                for path in (Path(folder) / "arms" / name).glob("seed-*")
+                if path.is_dir()
+            }
             for name in ("baseline", arm)
-        ]  # fmt: skip
+        ]
         common = sorted(runs[0].keys() & runs[1].keys(), key=lambda n: int(n.split("-")[1]))
         if not common:
             raise GeomrlError(

@@ -37,9 +37,11 @@ def cell_table(run: Run) -> pd.DataFrame:
     """Return the cosines of `CELLS` at the final layer, at every anchor: a row a cell and space."""
     table = run.similarity
     return table[
-        (table["measure"] == "cosine") & (table["weighting"] == "problem")
-        & (table["layer"] == LAYER) & table["cell"].isin(CELLS)
-    ].reset_index(drop=True)  # fmt: skip
+        (table["measure"] == "cosine")
+        & (table["weighting"] == "problem")
+        & (table["layer"] == LAYER)
+        & table["cell"].isin(CELLS)
+    ].reset_index(drop=True)
 
 
 def cell_sentences(run: Run, anchor: str) -> list[str]:

@@ -33,8 +33,13 @@ COMPARED = ("fraction:0.5", "before_marker", "marker_end", "before_answer", "ans
 ANCHORS, LAYER = ("before_marker", "marker_end"), "final"
 """Where analyses of a probed run look: the paper's anchor and the token that opens the answer."""
 MINUTES = {
-    "probed": 4, "ablation": 40, "arms": 14, "evaluation": 8, "comparison": 10, "variants": 2,
-}  # fmt: skip
+    "probed": 4,
+    "ablation": 40,
+    "arms": 14,
+    "evaluation": 8,
+    "comparison": 10,
+    "variants": 2,
+}
 """About how long a bundled run takes on two cores."""
 
 _THREADS = "OMP_NUM_THREADS"  # read by torch and BLAS when they start: for child processes
@@ -116,14 +121,22 @@ class BundledRuns:
         out = self.root / "probed"
         loaded = ModelOptions(devices="cpu").load("reasoner")
         make_rollouts(
-            loaded, "arithmetic", out, config=self._sampling(self.scale.samples),
-            limit=self.scale.problems, show=self.show,
-        )  # fmt: skip
+            loaded,
+            "arithmetic",
+            out,
+            config=self._sampling(self.scale.samples),
+            limit=self.scale.problems,
+            show=self.show,
+        )
         if not (out / SUMMARY).exists():
             probe_states(
-                loaded, out, n_boot=self.scale.n_boot, n_perm=self.scale.n_perm, show=self.show,
+                loaded,
+                out,
+                n_boot=self.scale.n_boot,
+                n_perm=self.scale.n_perm,
+                show=self.show,
                 say=self.say,
-            )  # fmt: skip
+            )
         for anchor in ANCHORS:
             if anchor not in replaced_anchors(out, loaded.key):
                 replace_anchor(loaded, out, anchor=anchor, n_boot=self.scale.n_boot, show=self.show)
@@ -159,11 +172,17 @@ class BundledRuns:
         out = self.root / "evaluation"
         if not (out / SUMMARY).exists():
             evaluate_models(
-                self._models(), out, problems="arithmetic", limit=self.scale.problems,
+                self._models(),
+                out,
+                problems="arithmetic",
+                limit=self.scale.problems,
                 sampling=preset("edas", n=self.scale.eval_samples, max_tokens=192),
-                rollouts=RolloutConfig(chunk=512), n_boot=self.scale.n_boot, show=self.show,
-                options=self._cpu(), say=self.say,
-            )  # fmt: skip
+                rollouts=RolloutConfig(chunk=512),
+                n_boot=self.scale.n_boot,
+                show=self.show,
+                options=self._cpu(),
+                say=self.say,
+            )
         return out
 
     def _comparison(self) -> Path:
@@ -174,14 +193,18 @@ class BundledRuns:
         if not (out / "verdict.json").exists():
             base, *trained = self._models()
             compare_models(
-                base, trained, "arithmetic", out, limit=self.scale.compared_problems,
-                config=CompareConfig(
-                    n_boot=self.scale.n_boot // 2, n_perm=self.scale.n_perm // 2
-                ),
+                base,
+                trained,
+                "arithmetic",
+                out,
+                limit=self.scale.compared_problems,
+                config=CompareConfig(n_boot=self.scale.n_boot // 2, n_perm=self.scale.n_perm // 2),
                 extraction=ExtractionConfig(anchors=self.scale.compared_anchors),
-                rollouts=self._sampling(self.scale.samples), show=self.show, options=self._cpu(),
+                rollouts=self._sampling(self.scale.samples),
+                show=self.show,
+                options=self._cpu(),
                 say=self.say,
-            )  # fmt: skip
+            )
         return out
 
     def _variants(self) -> Path:
@@ -193,15 +216,24 @@ class BundledRuns:
         out, names = self.root / "variants", ",".join(VARIANTS)
         for folder, problems, seed in (("again", "arithmetic", 1), ("variants", names, 2)):
             make_rollouts(
-                "reasoner", problems, out / folder, limit=self.scale.problems,
-                config=self._sampling(self.scale.samples, seed), options=self._cpu(),
+                "reasoner",
+                problems,
+                out / folder,
+                limit=self.scale.problems,
+                config=self._sampling(self.scale.samples, seed),
+                options=self._cpu(),
                 show=self.show,
-            )  # fmt: skip
+            )
         rows = [
-            {"problem_id": p.problem_id, "problem": p.statement, "answer": p.gold,
-             "variant_of": p.meta["variant_of"], "variant": p.meta["variant"]}
+            {
+                "problem_id": p.problem_id,
+                "problem": p.statement,
+                "answer": p.gold,
+                "variant_of": p.meta["variant_of"],
+                "variant": p.meta["variant"],
+            }
             for p in load_problems(names, limit=self.scale.problems)
-        ]  # fmt: skip
+        ]
         write_json_lines(out / "variants.jsonl", rows)
         return out
 

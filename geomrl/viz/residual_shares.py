@@ -44,9 +44,16 @@ def draw_shares(problems: pd.DataFrame, kind: str, footnote: str, name: str) -> 
     for index, (axes, anchor) in enumerate(zip(grid, anchors, strict=True)):
         rows = frame[frame["anchor"] == anchor]
         points = axes.scatter(
-            rows["share"], rows["variant_accuracy"], c=rows["accuracy"], s=9, vmin=0, vmax=1,
-            cmap=theme.SEQUENTIAL, edgecolors=theme.GREY, linewidths=0.3,
-        )  # fmt: skip
+            rows["share"],
+            rows["variant_accuracy"],
+            c=rows["accuracy"],
+            s=9,
+            vmin=0,
+            vmax=1,
+            cmap=theme.SEQUENTIAL,
+            edgecolors=theme.GREY,
+            linewidths=0.3,
+        )
         axes.set_xlabel("Residual share of the problem")
         axes.set_ylim(-0.04, 1.04)
         if index == 0:

@@ -15,18 +15,22 @@ from geomrl.reproduce.trainings import read_trainings
 
 PLACE = "eval/before_marker/final"
 _START = {
-    "eval/pass@1": 0.4, "eval/n_problems": 100, f"{PLACE}/CC-II": 0.02,
-    f"{PLACE}/CC-II_low": -0.01, f"{PLACE}/CC-II_high": 0.05,
-}  # fmt: skip
+    "eval/pass@1": 0.4,
+    "eval/n_problems": 100,
+    f"{PLACE}/CC-II": 0.02,
+    f"{PLACE}/CC-II_low": -0.01,
+    f"{PLACE}/CC-II_high": 0.05,
+}
 
 
 def write_training(folder, seed, last, *, step=90, evaluation=None):
     """A training's folder with an evaluation before it and one at its end."""
     folder.mkdir(parents=True)
     settings = {
-        "seed": seed, "model": {"name": "reasoner"},
+        "seed": seed,
+        "model": {"name": "reasoner"},
         "evaluation": {"problems": "arithmetic", "samples": 8, "every": 30, **(evaluation or {})},
-    }  # fmt: skip
+    }
     (folder / "manifest.json").write_text(json.dumps({"train": {"settings": settings}}))
     lines = [{"step": 0, **_START}, {"step": 45, "loss": 1.0}, {"step": step, **last}]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
