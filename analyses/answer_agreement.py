@@ -55,7 +55,7 @@ def agreement_of(run: Run) -> Finding:
     frame = _profiles(table)
     picture = draw_contrasts(
         frame,
-        theme.Source(
+        theme.Provenance(
             table["policy"].iloc[0], table["encoder"].iloc[0], int(table["seed"].iloc[0]), benchmark
         ),
         by="anchor",

@@ -13,7 +13,7 @@ from geomrl.compare.arm_changes import (
     cells_by_layer,
     changes,
     difference_name,
-    verdict_counts,
+    verdicts_by_arm,
 )
 from geomrl.compare.arms import need_arms, with_arms
 from geomrl.reproduce import Analysis, Finding
@@ -55,7 +55,7 @@ def before_after(comparison: Path) -> Finding:
         for measure, row in sure.iterrows()
     ]
     gain: dict[Any, Any] = between.loc["pass@1"].to_dict()
-    verdicts = verdict_counts(found.record["checkpoints"])
+    verdicts = verdicts_by_arm(found.record["checkpoints"])
     counts = [
         f"{row['arm']}: {row['verdict']} ({row['components']}) {row['checkpoints']} times"
         for row in verdicts.to_dict("records")

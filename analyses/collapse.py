@@ -65,7 +65,7 @@ def collapse(ablation: Path) -> Finding:
         "one or two get a word by chance. 'Beyond the floor' is the change of CC minus that of the "
         "floor. The evaluated problems are the same throughout: nothing is said of others."
     )
-    footnote = theme.Source(found.policy, found.policy).footnote(
+    footnote = theme.Provenance(found.policy, found.policy).footnote(
         f"{found.place}, held out",
         "against weight 0",
         f"n = {theme.span(table['n_seeds'], 'seed')}, paired",

@@ -44,7 +44,7 @@ def controls(ablation: Path) -> Finding:
         "evaluated problems are the same throughout: nothing is said of others. Not told apart is "
         "not equal: the smallest true difference found with 80 % power stands with each measure."
     )
-    footnote = theme.Source(found.policy, found.policy).footnote(
+    footnote = theme.Provenance(found.policy, found.policy).footnote(
         f"geometry at {found.place}, held out",
         f"n = {seeds}, paired",
         "95 % t intervals over seeds, pointwise",

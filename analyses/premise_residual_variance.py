@@ -69,7 +69,7 @@ def residual_noise(probed: Path, variants: Path) -> Finding:
         seed=_SEED,
     )
     removal = removal_table(run)
-    source = theme.Source(str(run.rollouts["policy"].iloc[0]), run.store().path.name, _SEED)
+    source = theme.Provenance(str(run.rollouts["policy"].iloc[0]), run.store().path.name, _SEED)
     kind = str(found.problems["kind"].iloc[0])
     n = theme.span(found.correlations["n_problems"], "problem")
     notes = (

@@ -39,7 +39,7 @@ def training_curves(arms: Arms) -> Finding:
     picture = draw_curves(
         frame,
         panels,
-        theme.Source("DAPO runs", "DAPO runs"),
+        theme.Provenance("DAPO runs", "DAPO runs"),
         f"means over {seeds} training seeds ({', '.join(map(str, arms.seeds))})",
         "bands: 95 % t intervals over seeds",
         "geometry at before_marker, final norm",

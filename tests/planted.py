@@ -16,7 +16,7 @@ from geomrl.viz.probed import make_pictures
 
 LAYERS = ("0", "1", "2", "final")
 ANCHORS = ("fraction:0.5", "before_marker-1", "before_marker", "marker_end")
-SOURCE = theme.Source("a-policy", "an-encoder-0123abcd", 0, "made-up")
+SOURCE = theme.Provenance("a-policy", "an-encoder-0123abcd", 0, "made-up")
 
 
 @dataclass

@@ -35,7 +35,7 @@ ENCODER = {
 }
 """What changed in the encoder, on identical rollouts: (measure, policy, cell, space)."""
 _KEYS = ["layer", "anchor", "measure"]
-CELLS = {"CC": "raw", "floor": "raw", "CC centred": "centred", "CC-II centred": "centred"}
+SHOWN_CELLS = {"CC": "raw", "floor": "raw", "CC centred": "centred", "CC-II centred": "centred"}
 """Cells that are shown by layer, and their spaces."""
 
 
@@ -116,17 +116,17 @@ def difference_name(arm: str, reference: str) -> str:
     return f"{arm} - {reference}"
 
 
-def verdict_counts(entries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def verdicts_by_arm(entries: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return how often each verdict was reached in an arm: arm, verdict, components, checkpoints.
 
     Args:
         entries: the checkpoints of a comparison's verdict file.
     """
-    told = Counter(
+    counts = Counter(
         (split_arm(e["checkpoint"])[0], e["verdict"], " + ".join(e["components"])) for e in entries
     )
     return pd.DataFrame(
-        [(*key, n) for key, n in sorted(told.items())],
+        [(*key, n) for key, n in sorted(counts.items())],
         columns=["arm", "verdict", "components", "checkpoints"],
     )
 
@@ -139,14 +139,14 @@ def cells_by_layer(table: pd.DataFrame, anchor: str) -> pd.DataFrame:
         anchor: an anchor.
 
     Returns:
-        panel (of `CELLS`), series ("base", or an arm), layer, anchor, value, low, high, n_problems.
+        panel (of `SHOWN_CELLS`), series ("base", or an arm), layer, anchor, value, low, high, n_problems.
         Intervals are over problems for the base model, over seeds for the arms.
     """
     table = with_arms(table.drop(columns="seed"), "checkpoint")
     table = table[(table["measure"] == "cosine") & (table["anchor"] == anchor)]
     columns = ["panel", "series", "layer", "anchor", "value", "low", "high", "n_problems"]
     parts = [pd.DataFrame(columns=columns)]
-    for panel, space in CELLS.items():
+    for panel, space in SHOWN_CELLS.items():
         rows = table[(table["cell"] == panel.split()[0]) & (table["space"] == space)]
         before = rows[(rows["policy"] == "base") & (rows["encoder"] == "base")]
         parts.append(before.drop_duplicates("layer").assign(series="base", panel=panel)[columns])

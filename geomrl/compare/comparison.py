@@ -2,7 +2,7 @@
 
 OUT/comparison.parquet, .csv    one number a row: see `geomrl.compare.rows`
 OUT/verdict.json                the verdict on each checkpoint, with its tests
-OUT/parts/BASE--CHECKPOINT/     finished anchors, so that a killed comparison goes on
+OUT/parts/BASE--CHECKPOINT/     finished anchors, so that a killed comparison resumes
 """
 
 from __future__ import annotations

@@ -43,13 +43,13 @@ class PairedStates:
     rl: Float[np.ndarray, "n d"]
 
     @cached_property
-    def raw(self) -> tuple[Cells, Cells]:
+    def raw(self) -> tuple[SpaceCells, SpaceCells]:
         """Raw cosines, as the base and as the RL encoder gives them."""
         base, rl = (space_cells(raw_space(x, self.groups), self.groups) for x in self.both)
         return base, rl
 
     @cached_property
-    def centred(self) -> tuple[Cells, Cells] | None:
+    def centred(self) -> tuple[SpaceCells, SpaceCells] | None:
         """Centred cosines of both encoders; None where one has none."""
         spaces = [centred_space(x, self.groups) for x in self.both]
         cells = [space_cells(s, self.groups) for s in spaces if not isinstance(s, Refusal)]
@@ -62,7 +62,7 @@ class PairedStates:
 
 
 @dataclass(frozen=True)
-class Cells:
+class SpaceCells:
     """Cells within problems, and across them, of one encoder in one space."""
 
     within: dict[str, Cell]
@@ -129,10 +129,10 @@ def pair_states(
     )  # fmt: skip
 
 
-def space_cells(space: Space, groups: Groups) -> Cells:
+def space_cells(space: Space, groups: Groups) -> SpaceCells:
     """Return one space's cells."""
     grams = [space.within(p) for p in range(groups.n_problems)]
-    return Cells(within_cells(grams, groups), cross_cells(space, groups))
+    return SpaceCells(within_cells(grams, groups), cross_cells(space, groups))
 
 
 def geometry_evidence(

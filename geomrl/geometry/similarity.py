@@ -85,7 +85,7 @@ def similarity_table(
         seed: of every draw.
         n_boot: bootstrap draws of each interval.
         n_perm: relabellings of each permutation test.
-        progress: told "anchor, layer" after each.
+        progress: called with "anchor, layer" after each.
         parts: where finished places are kept, an (anchor, layer) each; they are not computed again.
 
     Returns:

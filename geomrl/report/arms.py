@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from geomrl.compare.arm_changes import CELLS, cells_by_layer, difference_name, verdict_counts
+from geomrl.compare.arm_changes import SHOWN_CELLS, cells_by_layer, difference_name, verdicts_by_arm
 from geomrl.report.charts import counted, look, place_chart
 from geomrl.report.views import Chart, Column, Fact, Number, Table
 from geomrl.viz.tables import anchor_label, ordered
@@ -26,19 +26,19 @@ def arm_facts(
     """Yield the verdicts of each arm, and the headline changes of arms and between them.
 
     Args:
-        found: of `evaluate.arm_changes.arm_changes`.
+        found: of `compare.arm_changes.arm_changes`.
         record: the comparison's verdict file.
         entries: its checkpoints.
         arms: their names, that of reference first.
     """
     place = record["place"]
-    counts = verdict_counts(entries)
+    counts = verdicts_by_arm(entries)
     for arm in arms:
-        told = counts[counts["arm"] == arm].sort_values("checkpoints", ascending=False)
+        own = counts[counts["arm"] == arm].sort_values("checkpoints", ascending=False)
         words = ", ".join(
-            f"{row['verdict']} ×\u00a0{row['checkpoints']}" for row in told.to_dict("records")
+            f"{row['verdict']} ×\u00a0{row['checkpoints']}" for row in own.to_dict("records")
         )
-        parts = "; ".join(filter(None, told["components"]))
+        parts = "; ".join(filter(None, own["components"]))
         yield Fact(
             f"Verdicts on {arm}", Number(None),
             f"of {parts or 'nothing'}; n = {record['n_problems']} problems, {record['n_samples']} samples "
@@ -87,7 +87,7 @@ def arm_charts(table: pd.DataFrame, arms: Sequence[str]) -> Iterator[Chart]:
     for anchor in known or ordered([a for a in table["anchor"].astype(str) if a], "anchor")[:1]:
         frame = cells_by_layer(table, anchor)
         frame = frame[frame["series"].isin(names)]
-        for panel in CELLS:
+        for panel in SHOWN_CELLS:
             part = frame[frame["panel"] == panel]
             if part.empty:
                 continue

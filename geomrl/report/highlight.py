@@ -95,7 +95,7 @@ def cut(text: str, spans: Iterable[Span]) -> list[Piece]:
 def shorten(pieces: Sequence[Piece], most: int, centre: int) -> list[Piece]:
     """Keep a text's first third of `most` characters and the rest of them around `centre`.
 
-    What is left out is told by a piece of class "cut"; a short text stays whole.
+    What is left out is named by a piece of class "cut"; a short text stays whole.
 
     >>> shorten([("a" * 30, ""), ("b", "anchor")], 9, 30)
     [('aaa', ''), (' … 24 characters left out … ', 'cut'), ('aaa', ''), ('b', 'anchor')]

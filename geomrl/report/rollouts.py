@@ -54,7 +54,7 @@ class ReportSettings:
 
 
 @dataclass(frozen=True)
-class Source:
+class RolloutSet:
     """Rollouts of one policy: their table, how they were graded and tokenised, their states."""
 
     label: str
@@ -76,7 +76,7 @@ class States:
     encoder: str
 
 
-def rollout_sources(run: Collected) -> Iterator[Source]:
+def rollout_sources(run: Collected) -> Iterator[RolloutSet]:
     """Yield every set of rollouts that a folder holds.
 
     A run's own; those of a comparison's policies and of an evaluation's models; a training's first
@@ -91,16 +91,16 @@ def rollout_sources(run: Collected) -> Iterator[Source]:
         yield from _of_training(run.path)
 
 
-def _of_run(path: Path, label: str) -> Source:
+def _of_run(path: Path, label: str) -> RolloutSet:
     run = open_run(path)
     settings = run.manifest.get("rollouts", {}).get("settings", {})
-    return Source(
+    return RolloutSet(
         label, run.rollouts, settings.get("marker", BOXED),
         settings.get("policy") or settings.get("tokenizer"), settings.get("vocabulary"), run,
     )  # fmt: skip
 
 
-def _of_training(path: Path) -> Iterator[Source]:
+def _of_training(path: Path) -> Iterator[RolloutSet]:
     evaluations = sorted(path.glob("eval/step-*/rollouts.parquet"))
     steps = sorted(path.glob("rollouts/step-*.parquet"))
     chosen = {
@@ -112,14 +112,14 @@ def _of_training(path: Path) -> Iterator[Source]:
         return
     config = load_config(path / "config.yaml")
     for label, file in chosen.items():
-        yield Source(label, read_rollouts(file), config.data.marker, config.model.name, None)
+        yield RolloutSet(label, read_rollouts(file), config.data.marker, config.model.name, None)
 
 
 def _step(name: str) -> str:
     return f"step {int(name.removeprefix('step-'))}"
 
 
-def read_states(source: Source, settings: ReportSettings) -> States | None:
+def read_states(source: RolloutSet, settings: ReportSettings) -> States | None:
     """Return a source's states at the settings' place; None where it has none.
 
     Raises:
@@ -160,7 +160,7 @@ def choose(rollouts: pd.DataFrame, most: int, seed: int, label: str) -> pd.DataF
 
 
 def browser(
-    source: Source, found: States | None, settings: ReportSettings, most: int
+    source: RolloutSet, found: States | None, settings: ReportSettings, most: int
 ) -> dict[str, Any]:
     """Return a source's rollouts as the page's JSON holds them.
 
@@ -250,7 +250,7 @@ def _link(
 
 
 def _note(
-    source: Source, shown: int, lacking: str | None, found: States | None,
+    source: RolloutSet, shown: int, lacking: str | None, found: States | None,
     near: Neighbours | None, settings: ReportSettings,
 ) -> str:  # fmt: skip
     total = len(source.rollouts)
@@ -279,7 +279,7 @@ def _note(
 
 
 def state_map(
-    source: Source, found: States | None, settings: ReportSettings, most: int
+    source: RolloutSet, found: States | None, settings: ReportSettings, most: int
 ) -> Chart | None:
     """Return a map of the states (PCA of unit vectors), whose points open their rollouts.
 

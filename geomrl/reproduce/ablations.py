@@ -27,7 +27,7 @@ def ablation_finding(folder: Path, factor: str) -> Finding:
     frame = factor_frame(ablation, factor)
     if frame.empty:
         raise GeomrlError(f"{folder}: no arm of this ablation varies the {factor}")
-    source = theme.Source(ablation.policy, ablation.policy)
+    source = theme.Provenance(ablation.policy, ablation.policy)
     levels = ablation.levels[ablation.levels["factor"] == factor]
     table = _differences(ablation).merge(levels[["level", "arm"]], on="arm")
     says = [_summary(table, factor), *honest_words(ablation)]

@@ -49,7 +49,7 @@ def draw_ablation(
     """Draw an ablation's pictures and return the files written, `figures.json` last.
 
     A picture for each factor with two levels or more: ablation_loss, ablation_anchor,
-    ablation_layer, ablation_weight. Those without are told in `figures.json`.
+    ablation_layer, ablation_weight. `figures.json` says which have none and why.
 
     Args:
         ablation: what `geomrl ablate` found.
@@ -64,7 +64,7 @@ def draw_ablation(
     out = Path(out) if out is not None else ablation.path / "figures"
     written: list[Path] = []
     record: dict[str, dict[str, object]] = {}
-    source = theme.Source(ablation.policy, ablation.policy)
+    source = theme.Provenance(ablation.policy, ablation.policy)
     for factor in FACTORS:
         name, frame = f"ablation_{factor}", factor_frame(ablation, factor)
         if frame.empty:
@@ -88,8 +88,8 @@ def _series(place: str | None, metrics: Sequence[str]) -> dict[str, tuple[str, t
         label = largest.removeprefix("eval/")
         wanted[largest] = (_ACCURACY, theme.Look("#009E73", "s", label))
     cosines = {
-        "CC": theme.Look(theme.CELLS["CC"].colour, "o", "CC: correct–correct, raw"),
-        "floor": theme.CELLS["floor"],
+        "CC": theme.Look(theme.CELL_LOOKS["CC"].colour, "o", "CC: correct–correct, raw"),
+        "floor": theme.CELL_LOOKS["floor"],
         "CC_centred": theme.Look("#56B4E9", "v", "CC, centred"),
     }
     for cell, look in cosines.items():
@@ -134,7 +134,7 @@ def _by_seed(results: pd.DataFrame, metric: str, arm: str) -> dict[Hashable, flo
 
 @theme.style()
 def draw_factor(
-    frame: pd.DataFrame, factor: str, source: theme.Source, place: str | None
+    frame: pd.DataFrame, factor: str, source: theme.Provenance, place: str | None
 ) -> Picture:
     """Draw `factor_frame`'s rows: accuracy, cosines and effective rank, one panel over the other.
 

@@ -63,7 +63,7 @@ def contrast_profile(table: pd.DataFrame, *, by: Axis, at: str) -> pd.DataFrame:
 
 @theme.style()
 def draw_contrasts(
-    frame: pd.DataFrame, source: theme.Source, *, by: Axis, place: str, methods: str, name: str
+    frame: pd.DataFrame, source: theme.Provenance, *, by: Axis, place: str, methods: str, name: str
 ) -> Picture:
     """Draw `contrast_profile`'s rows: contrasts with intervals above, p values below.
 

@@ -75,7 +75,7 @@ def curve_frame(metrics: pd.DataFrame, panels: Sequence[Panel]) -> pd.DataFrame:
 
 @theme.style()
 def draw_curves(
-    frame: pd.DataFrame, panels: Sequence[Panel], source: theme.Source, *notes: str, name: str
+    frame: pd.DataFrame, panels: Sequence[Panel], source: theme.Provenance, *notes: str, name: str
 ) -> Picture:
     """Draw `curve_frame`'s rows: a panel each, two or three in a row, bands for the intervals.
 

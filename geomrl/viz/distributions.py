@@ -138,7 +138,7 @@ def _one_histogram(
 @theme.style()
 def draw_distributions(
     histogram: pd.DataFrame,
-    source: theme.Source,
+    source: theme.Provenance,
     *,
     place: str,
     methods: str = "",
@@ -154,7 +154,7 @@ def draw_distributions(
         name: the files' stem.
     """
     spaces = list(dict.fromkeys(histogram["space"]))
-    cells = [c for c in theme.CELLS if c in set(histogram["cell"])]
+    cells = [c for c in theme.CELL_LOOKS if c in set(histogram["cell"])]
     width = theme.DOUBLE_COLUMN if len(spaces) > 1 else theme.SINGLE_COLUMN + 1.4
     drawn = histogram["n_drawn"].max()
     thinned = (histogram["n_drawn"] < histogram["n_pairs"]).any()

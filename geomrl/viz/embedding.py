@@ -176,7 +176,7 @@ def most_mixed(frame: pd.DataFrame, limit: int = N_PROBLEMS) -> pd.DataFrame:
 
 @theme.style()
 def draw_by_verdict(
-    embedding: Embedding, source: theme.Source, *, place: str, name: str = _BY_VERDICT
+    embedding: Embedding, source: theme.Provenance, *, place: str, name: str = _BY_VERDICT
 ) -> Picture:
     """Draw the maps coloured by verdict.
 
@@ -218,7 +218,7 @@ def draw_by_verdict(
 
 @theme.style()
 def draw_by_problem(
-    embedding: Embedding, source: theme.Source, *, place: str, name: str = _BY_PROBLEM
+    embedding: Embedding, source: theme.Provenance, *, place: str, name: str = _BY_PROBLEM
 ) -> Picture:
     """Draw the same maps with the dozen problems of most mixed outcomes; the rest is pale.
 
@@ -303,7 +303,7 @@ def _point_size(n_points: int) -> float:
     return float(np.clip(6000 / n_points, 2.0, 12.0))
 
 
-def _footnote(embedding: Embedding, source: theme.Source, place: str, *notes: str) -> str:
+def _footnote(embedding: Embedding, source: theme.Provenance, place: str, *notes: str) -> str:
     shown = theme.count(len(embedding.frame), "state")
     if len(embedding.frame) < embedding.n_available:
         shown += f", drawn from {embedding.n_available:,}"

@@ -71,7 +71,7 @@ def heat_grid(table: pd.DataFrame, panels: Sequence[tuple[str, str]] = HEAT_PANE
 
 @theme.style()
 def draw_heatmap(
-    grid: pd.DataFrame, source: theme.Source, *, methods: str, name: str = _NAME
+    grid: pd.DataFrame, source: theme.Provenance, *, methods: str, name: str = _NAME
 ) -> Picture:
     """Draw `heat_grid`'s rows, a panel a (cell, space); contrasts diverge from white at zero.
 

@@ -44,7 +44,7 @@ def _methods(mean: Interval) -> str:
 def make_verdict_counts(run: Run) -> Picture:
     """Draw how the rollouts of a whole run ended, by benchmark."""
     first = run.similarity.iloc[0]
-    source = theme.Source(str(first["policy"]), str(first["encoder"]))
+    source = theme.Provenance(str(first["policy"]), str(first["encoder"]))
     return draw_verdicts(verdict_counts(run.rollouts), source)
 
 
@@ -93,7 +93,7 @@ def pass_rate_histogram(rates: pd.DataFrame, mean: Interval) -> pd.DataFrame:
 def draw_pass_rates(
     histogram: pd.DataFrame,
     rates: pd.DataFrame,
-    source: theme.Source,
+    source: theme.Provenance,
     *,
     methods: str,
     name: str = "pass_rate",
@@ -168,7 +168,7 @@ def verdict_counts(rollouts: pd.DataFrame) -> pd.DataFrame:
 
 @theme.style()
 def draw_verdicts(
-    counts: pd.DataFrame, source: theme.Source, *, name: str = "verdict_counts"
+    counts: pd.DataFrame, source: theme.Provenance, *, name: str = "verdict_counts"
 ) -> Picture:
     """Draw each benchmark's verdicts as a bar of shares; the legend holds their numbers.
 

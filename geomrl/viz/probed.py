@@ -179,7 +179,7 @@ def _scene(run: Run, benchmark: str, layer: str, anchor: str, seed: int, umap: b
         table=table,
         rows=rows[here].reset_index(drop=True),
         states=states[here],
-        source=theme.Source(policy, encoder, seed, benchmark),
+        source=theme.Provenance(policy, encoder, seed, benchmark),
         layer=layer,
         anchor=anchor,
         seed=seed,

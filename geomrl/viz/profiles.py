@@ -35,7 +35,7 @@ def _make(scene: Scene, by: Axis, name: str) -> Picture | Skipped:
 
 @theme.style()
 def draw_profile(
-    frame: pd.DataFrame, source: theme.Source, *, by: Axis, place: str, methods: str, name: str
+    frame: pd.DataFrame, source: theme.Provenance, *, by: Axis, place: str, methods: str, name: str
 ) -> Picture:
     """Draw `tables.profile`'s rows: a panel a space, a line a cell, bands for the intervals.
 

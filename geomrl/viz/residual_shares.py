@@ -13,7 +13,7 @@ from geomrl.viz.picture import Picture
 from geomrl.viz.series import Panels, Series, draw_series
 from geomrl.viz.tables import anchor_label
 
-ANCHORS = (theme.CELLS["CC"], theme.CELLS["II"], theme.CELLS["CC_cross_same_answer"])
+ANCHORS = (theme.CELL_LOOKS["CC"], theme.CELL_LOOKS["II"], theme.CELL_LOOKS["CC_cross_same_answer"])
 """Looks of anchors, in the order of the table."""
 CONTRAST = "correct_mean - random_residual"
 ARMS = {

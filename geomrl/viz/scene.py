@@ -13,7 +13,7 @@ from jaxtyping import Float
 from geomrl.viz.embedding import Embedding, embed
 from geomrl.viz.picture import Picture, Skipped
 from geomrl.viz.tables import Axis, anchor_label, layer_words
-from geomrl.viz.theme import Source
+from geomrl.viz.theme import Provenance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Scene:
     table: pd.DataFrame
     rows: pd.DataFrame
     states: Float[np.ndarray, "rows d"]
-    source: Source
+    source: Provenance
     layer: str
     anchor: str
     seed: int

@@ -50,7 +50,9 @@ def spectrum_profile(table: pd.DataFrame, *, at: str) -> pd.DataFrame:
 
 
 @theme.style()
-def draw_spectra(frame: pd.DataFrame, source: theme.Source, *, place: str, name: str) -> Picture:
+def draw_spectra(
+    frame: pd.DataFrame, source: theme.Provenance, *, place: str, name: str
+) -> Picture:
     """Draw `spectrum_profile`'s rows: a panel a measure, a line for correct, wrong, all rollouts.
 
     Args:

@@ -84,7 +84,7 @@ class Look:
     label: str
 
 
-CELLS: dict[str, Look] = {
+CELL_LOOKS: dict[str, Look] = {
     "CC": Look("#0072B2", "o", "correct–correct"),
     "II_same_answer": Look("#E69F00", "D", "wrong–wrong, same answer"),
     "II": Look("#D55E00", "s", "wrong–wrong"),
@@ -97,15 +97,15 @@ CELLS: dict[str, Look] = {
 """Every cell's look; the order is that of legends."""
 
 ROLLOUTS: dict[str, Look] = {
-    "C": Look(CELLS["CC"].colour, "o", "correct rollouts"),
-    "I": Look(CELLS["II"].colour, "s", "wrong rollouts"),
+    "C": Look(CELL_LOOKS["CC"].colour, "o", "correct rollouts"),
+    "I": Look(CELL_LOOKS["II"].colour, "s", "wrong rollouts"),
     "all": Look(INK, "P", "all rollouts"),
 }
 """Cells of single rollouts, of measures that are not made of pairs."""
 
 VERDICTS: dict[str, Look] = {
-    "correct": Look(CELLS["CC"].colour, "o", "correct"),
-    "wrong": Look(CELLS["II"].colour, "X", "wrong"),
+    "correct": Look(CELL_LOOKS["CC"].colour, "o", "correct"),
+    "wrong": Look(CELL_LOOKS["II"].colour, "X", "wrong"),
     "no_answer": Look(GREY, "s", "no answer"),
     "timeout": Look(INK, "^", "timed out"),
 }
@@ -121,11 +121,11 @@ SPACES = {"raw": "Raw", "centred": "Centred", "whitened": "Whitened"}
 
 def cell_look(cell: str) -> Look:
     """Return a cell's look; a contrast "A-B" takes the colour of B, what is subtracted."""
-    known = CELLS | ROLLOUTS
+    known = CELL_LOOKS | ROLLOUTS
     if cell in known:
         return known[cell]
     first, _, second = cell.partition("-")
-    other = CELLS.get(second, Look(INK, "o", second))
+    other = CELL_LOOKS.get(second, Look(INK, "o", second))
     return Look(
         other.colour, other.marker, f"{first.replace('_', ' ')} − {second.replace('_', ' ')}"
     )
@@ -138,7 +138,7 @@ def cell_label(cell: str) -> str:
     'CC: correct–correct'
     """
     if cell in ("CC", "II", "CI"):
-        return f"{cell}: {CELLS[cell].label}"
+        return f"{cell}: {CELL_LOOKS[cell].label}"
     return cell_look(cell).label
 
 
@@ -152,7 +152,7 @@ def style() -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Source:
+class Provenance:
     """Where a picture's numbers come from: what its footnote says."""
 
     policy: str

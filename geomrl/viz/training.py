@@ -77,14 +77,14 @@ def training_pictures(run: Path) -> dict[str, Picture | None]:
     return found
 
 
-def _source(run: Path) -> theme.Source:
+def _source(run: Path) -> theme.Provenance:
     path = run / "config.yaml"
     if not path.exists():
         raise GeomrlError(
             f"{path}: no such file; a training run keeps its configuration beside {METRICS}"
         )
     config = load_config(path)
-    return theme.Source(config.model.name, config.model.name, config.seed)
+    return theme.Provenance(config.model.name, config.model.name, config.seed)
 
 
 def training_layouts(metrics: pd.DataFrame) -> dict[str, tuple[list[Panel], list[str]]]:
@@ -191,11 +191,13 @@ _ROLLOUTS = [
 _ALIGNMENT = [
     Panel(
         "Raw cosine",
-        tuple(Curve(f"align/{cell}", theme.CELLS[cell]) for cell in ("CC", "II", "CI", "floor")),
+        tuple(
+            Curve(f"align/{cell}", theme.CELL_LOOKS[cell]) for cell in ("CC", "II", "CI", "floor")
+        ),
     ),
     Panel(
         "Centred cosine",
-        tuple(Curve(f"align/{cell}_centred", theme.CELLS[cell]) for cell in ("CC", "floor")),
+        tuple(Curve(f"align/{cell}_centred", theme.CELL_LOOKS[cell]) for cell in ("CC", "floor")),
     ),
     Panel(
         "Directions in use",

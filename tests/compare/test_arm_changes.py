@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from geomrl.compare.arm_changes import arm_changes, cells_by_layer, changes, verdict_counts
+from geomrl.compare.arm_changes import arm_changes, cells_by_layer, changes, verdicts_by_arm
 
 COLUMNS = {"layer": "final", "anchor": "before_marker", "cell": "", "space": "", "low": 0.0,
            "high": 1.0, "p": np.nan, "n_problems": 30, "seed": 0}  # fmt: skip
@@ -72,7 +72,7 @@ def test_verdicts_are_counted_by_arm():
             ("aligned-0", "mixed", ["policy", "other"]),
         )
     ]  # fmt: skip
-    rows = verdict_counts(entries).to_dict("records")
+    rows = verdicts_by_arm(entries).to_dict("records")
     assert rows == [
         {"arm": "aligned", "verdict": "mixed", "components": "policy + other", "checkpoints": 1},
         {"arm": "dapo", "verdict": "policy", "components": "policy", "checkpoints": 2},

@@ -297,7 +297,7 @@ def test_every_row_of_the_table_is_of_a_measure_that_is_listed(comparison):
     assert {line.measure for line in lines} <= named
     for line in lines:
         if line.measure == "cosine":
-            look = theme.CELLS[line.cell]
+            look = theme.CELL_LOOKS[line.cell]
             assert (line.colour, line.marker) == (look.colour, look.marker)
 
 

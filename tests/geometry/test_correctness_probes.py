@@ -12,6 +12,7 @@ from sklearn.model_selection import cross_val_predict
 from tiny import build_model, character_tokenizer
 from worlds import build_world
 
+from geomrl.geometry.answer_decoder import answer_decodability
 from geomrl.geometry.groups import group_rows
 from geomrl.geometry.linear_probes import (
     auroc,
@@ -27,7 +28,6 @@ from geomrl.models.loading import LoadedModel
 from geomrl.probe.extraction import ModelProbe
 from geomrl.probe.extractor import Rows
 from geomrl.probe.lens import (
-    answer_decodability,
     before_the_answer,
     gold_tokens,
     lens_logprobs,

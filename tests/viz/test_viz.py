@@ -117,7 +117,7 @@ def test_many_layers_and_anchors_stay_legible() -> None:
         "before_marker", "marker_end", "before_answer", "answer_last", "response_last",
     ]  # fmt: skip
     table = make_table(layers, anchors)
-    source = theme.Source("/a/b/" + "long-name-" * 12, "org/" + "encoder-" * 12 + "x", 0, "b$x")
+    source = theme.Provenance("/a/b/" + "long-name-" * 12, "org/" + "encoder-" * 12 + "x", 0, "b$x")
     words = {"methods": "95 % intervals", "place": "somewhere"}
     for by, at in (("layer", "before_marker"), ("anchor", "final")):
         frame = tables.profile(table, by=by, at=at, cells=profiles.PROFILE_CELLS)
@@ -175,12 +175,16 @@ def test_several_benchmarks_have_a_folder_each(tmp_path: Path) -> None:
 
 
 def test_a_cell_has_one_colour_in_all_pictures() -> None:
-    looks = [*theme.CELLS.values()]
+    looks = [*theme.CELL_LOOKS.values()]
     assert len({look.colour for look in looks}) == len(looks)
     assert len({look.marker for look in looks}) == len(looks)
-    assert theme.cell_look("CC-II").colour == theme.CELLS["II"].colour
-    assert theme.VERDICTS["wrong"].colour == theme.CELLS["II"].colour == theme.ROLLOUTS["I"].colour
-    assert theme.VERDICTS["correct"].colour == theme.CELLS["CC"].colour
+    assert theme.cell_look("CC-II").colour == theme.CELL_LOOKS["II"].colour
+    assert (
+        theme.VERDICTS["wrong"].colour
+        == theme.CELL_LOOKS["II"].colour
+        == theme.ROLLOUTS["I"].colour
+    )
+    assert theme.VERDICTS["correct"].colour == theme.CELL_LOOKS["CC"].colour
 
 
 # What is refused

@@ -19,11 +19,9 @@ from geomrl.viz import (
     distributions,
     embedding,
     heatmap,
+    outcomes,
     tables,
     theme,
-)
-from geomrl.viz import (
-    outcomes as verdicts,
 )
 from geomrl.viz.track import layer_ticks
 
@@ -169,7 +167,7 @@ def test_every_problem_is_in_the_pass_rate_histogram_once(groups: list[tuple[int
         {"n_samples": [n for n, _ in groups], "n_correct": [round(n * rate) for n, rate in groups]}
     )
     rates["pass_rate"] = rates["n_correct"] / rates["n_samples"]
-    histogram = verdicts.pass_rate_histogram(
+    histogram = outcomes.pass_rate_histogram(
         rates, mean_interval(rates["pass_rate"].to_numpy(), n_boot=5)
     )
     by_kind = histogram.groupby("kind")["n_problems"].sum()
@@ -180,11 +178,11 @@ def test_every_problem_is_in_the_pass_rate_histogram_once(groups: list[tuple[int
 
 def test_verdicts_count_every_rollout_and_name_all_four() -> None:
     rollouts = make_rollouts(benchmarks=("sums", "products"))
-    counts = verdicts.verdict_counts(rollouts)
+    counts = outcomes.verdict_counts(rollouts)
     assert counts["n_rollouts"].sum() == len(rollouts)
     assert counts.groupby("benchmark")["share"].sum().tolist() == pytest.approx([1.0, 1.0])
     assert counts["verdict"].tolist() == list(theme.VERDICTS) * 2
-    rates = verdicts.pass_rates(rollouts)
+    rates = outcomes.pass_rates(rollouts)
     assert rates["n_correct"].sum() == (rollouts["verdict"] == "correct").sum()
     assert rates["n_samples"].sum() == len(rollouts)  # no answer is a sample, and not correct
 

@@ -18,7 +18,7 @@ from geomrl.cli import main
 from geomrl.errors import GeomrlError
 from geomrl.runs.layout import METRICS
 from geomrl.viz.ablation import draw_ablation, draw_factor, factor_frame
-from geomrl.viz.theme import Source
+from geomrl.viz.theme import Provenance
 from geomrl.viz.training import draw_training, training_pictures
 
 PICTURES = {
@@ -124,7 +124,7 @@ def test_the_four_pictures_hold_levels_and_controls(tmp_path):
     for factor in ("loss", "anchor", "layer", "weight"):
         frame = factor_frame(ablation, factor)
         assert set(frame["factor"]) == {factor, "control"}
-        assert_legible(draw_factor(frame, factor, Source("p", "p"), ablation.place))
+        assert_legible(draw_factor(frame, factor, Provenance("p", "p"), ablation.place))
 
 
 def test_an_ablation_picture_shows_differences_by_seed_and_their_mean(tmp_path):

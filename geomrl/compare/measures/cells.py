@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from jaxtyping import Float
 
-from geomrl.compare.encoder_change import Cells, PairedStates, space_cells
+from geomrl.compare.encoder_change import PairedStates, SpaceCells, space_cells
 from geomrl.compare.measures.measure import (
     BLUE,
     GREY,
@@ -58,7 +58,7 @@ def similarity_rows(
         n_boot: bootstrap draws.
     """
     for space in SPACES:
-        found: dict[Corner, Cells] = {}
+        found: dict[Corner, SpaceCells] = {}
         for policy, paired in sets.items():
             cells = _cells(paired, space, seed)
             if cells is not None:
@@ -78,7 +78,9 @@ def similarity_rows(
         yield from _differences(found, groups, place, space, seed, n_boot)
 
 
-def _cells(paired: PairedStates, name: SpaceName, seed: int) -> tuple[Cells, Cells] | None:
+def _cells(
+    paired: PairedStates, name: SpaceName, seed: int
+) -> tuple[SpaceCells, SpaceCells] | None:
     """Return both encoders' cells in a space; None where one refuses it."""
     if name == "raw":
         return paired.raw
@@ -94,7 +96,7 @@ def _cells(paired: PairedStates, name: SpaceName, seed: int) -> tuple[Cells, Cel
 
 
 def _differences(
-    found: Mapping[Corner, Cells],
+    found: Mapping[Corner, SpaceCells],
     groups: Mapping[str, Groups],
     place: Place,
     space: str,

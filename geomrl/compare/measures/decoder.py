@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from geomrl.compare.measures.measure import GREY, Compared, Line, Measure, Panel
 from geomrl.compare.rows import BOTH, ENCODERS, Row
+from geomrl.geometry.answer_decoder import answer_decodability
 from geomrl.geometry.linear_probes import problem_folds
-from geomrl.probe.lens import answer_decodability, before_the_answer
+from geomrl.probe.lens import before_the_answer
 
 
 def decoder_rows(at: Compared) -> Iterator[Row]:
