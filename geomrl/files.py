@@ -13,6 +13,7 @@ import socket
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -247,7 +248,7 @@ def load_user_code(text: str, what: str) -> Any:
     """
     file, name = _user_code(text, what)
     try:
-        module = _run_file(str(file.resolve()), file_hash(file))
+        module = _run_file(str(file.resolve()), _content(file))
     except Exception as error:  # whatever the user's code raises
         raise GeomrlError(
             f"{text}: running {file} fails ({type(error).__name__}: {reason_of(error)}); mend it, or "
@@ -260,7 +261,44 @@ def load_user_code(text: str, what: str) -> Any:
 
 def user_code_hash(text: str) -> str:
     """Return a hash of the file that "FILE.py:NAME" names, for the manifest."""
-    return file_hash(_user_code(text, "code")[0])
+    return _content(_user_code(text, "code")[0])
+
+
+def user_code_name(text: str) -> str:
+    """Return NAME of "FILE.py:NAME", and any other text as it is.
+
+    >>> user_code_name("mine/places.py:equals_sign"), user_code_name("marker_end")
+    ('equals_sign', 'marker_end')
+    """
+    found = _USER_CODE.fullmatch(text)
+    return found["name"] if found else text
+
+
+@contextmanager
+def user_code_as_it_is() -> Iterator[None]:
+    """Keep files of the user's code as they are when first used, while the block runs.
+
+    A training takes hours, and its loss must not change half-way because somebody edits the file.
+    """
+    token = _kept.set(dict(_kept.get() or {}))
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+_kept: ContextVar[dict[str, str] | None] = ContextVar("_kept", default=None)
+"""Of files of the user's code, by path: the hash of the content in use."""
+
+
+def _content(file: Path) -> str:
+    """Return the hash of a file's content, or of that which `user_code_as_it_is` keeps."""
+    kept, path = _kept.get(), str(file.resolve())
+    if kept is None:
+        return file_hash(file)
+    if path not in kept:
+        kept[path] = file_hash(file)
+    return kept[path]
 
 
 def _user_code(text: str, what: str) -> tuple[Path, str]:

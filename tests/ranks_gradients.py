@@ -20,6 +20,7 @@ from geomrl.train.world import join_world
 
 LONGEST = 20  # prompt and response
 WEIGHT = 0.7
+OWN = f"{Path(__file__).parent / 'toy_loss.py'}:push_apart"
 
 
 def cases():
@@ -40,6 +41,11 @@ def cases():
             {"kind": kind, "layers": ["2", "final"]},
             {"tokens": 4 * (LONGEST - 1), "keep_groups": True},
         )
+    found["own/2 rows"] = (
+        {"kind": OWN, "layers": ["2", "final"]},
+        {"tokens": 2 * LONGEST, "keep_groups": False},
+    )
+    found["own/whole groups"] = ({"kind": OWN}, {"tokens": 4 * LONGEST, "keep_groups": True})
     for arm in ("wrong", "shuffled_correct", "shuffled_groups"):
         found[f"{arm}/4 rows"] = ({"rollouts": arm}, {"tokens": 4 * LONGEST, "keep_groups": True})
     found["no eligible group"] = ({"rollouts": "correct"}, {"tokens": 2 * LONGEST})

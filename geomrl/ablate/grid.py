@@ -12,7 +12,7 @@ loss=mse, weight=1 and the two negative controls, each trained with each seed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -103,6 +103,15 @@ class Grid(Section):
     )
 
 
+def folder_name(text: str) -> str:
+    """Return a text as the name of a folder.
+
+    >>> folder_name("anchor=fraction:0.5"), folder_name("mine/losses.py:push")
+    ('anchor=fraction-0.5', 'mine-losses.py-push')
+    """
+    return "".join(c if c.isalnum() or c in "._=+-" else "-" for c in text)
+
+
 @dataclass(frozen=True)
 class Arm:
     """One variant: what it changes of the default, and the kind that its weight is matched for."""
@@ -119,7 +128,7 @@ class Arm:
     @property
     def folder(self) -> str:
         """The arm's name as a folder's."""
-        return "".join(c if c.isalnum() or c in "._=+-" else "-" for c in self.name)
+        return folder_name(self.name)
 
     def trained_with(self, seed: int, scale: float) -> TrainConfig:
         """Return the configuration of one run.
@@ -192,7 +201,7 @@ def plan_arms(config: TrainConfig, grid: Grid, source: str = "the grid") -> Plan
 
     Raises:
         GeomrlError: CONFIG has no alignment or no evaluation, a key does not exist, or a level is
-            impossible with the rest.
+            impossible with the rest, or two arms would lie in one folder.
     """
     if config.evaluation is None:
         raise GeomrlError(
@@ -229,7 +238,24 @@ def plan_arms(config: TrainConfig, grid: Grid, source: str = "the grid") -> Plan
     for label in grid.factors.control:
         name = book.add(f"{CONTROL}={label}", _CONTROLS[label], control=True)
         found.append(Level(CONTROL, label, name))
+    _refuse_shared_folders(book.arms, source)
     return Plan(tuple(book.arms), tuple(found))
+
+
+def _refuse_shared_folders(arms: Sequence[Arm], source: str) -> None:
+    """Refuse arms that would lie in one folder: names of files may differ by "/" and "-" alone.
+
+    Raises:
+        GeomrlError: two arms would.
+    """
+    names: dict[str, str] = {}
+    for arm in arms:
+        other = names.setdefault(arm.folder, arm.name)
+        if other != arm.name:
+            raise GeomrlError(
+                f"{source}: the arms {other} and {arm.name} would both lie in the folder"
+                f" {arm.folder}: rename one of the files"
+            )
 
 
 class _Book:

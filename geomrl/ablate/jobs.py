@@ -13,7 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from geomrl.files import read_json, write_json
@@ -28,12 +28,16 @@ _LOG_TAIL = 4000  # bytes of a log in which the error is looked for
 
 @dataclass(frozen=True)
 class Job:
-    """One training: its configuration and its folder. OUT.json beside it tells how it ended."""
+    """One training: its configuration and its folder. OUT.json beside it tells how it ended.
+
+    `code` contains the files of the user's as they were when the ablation began, with their hashes.
+    """
 
     name: str
     config: TrainConfig
     out: Path
     keep_models: bool
+    code: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def record(self) -> Path:
@@ -146,6 +150,7 @@ class _Worker:
             "config": job.config.model_dump(mode="json"),
             "out": str(job.out.resolve()),
             "resume": "train" in read_manifest(job.out),
+            "user_code": dict(job.code),
         }
         assert process.stdin is not None
         assert process.stdout is not None

@@ -13,18 +13,23 @@ from typing import Any
 import pandas as pd
 
 from geomrl.ablate.ablation import Ablation, write_ablation
-from geomrl.ablate.grid import DEFAULT, Grid, Plan, load_grid, plan_arms
+from geomrl.ablate.grid import DEFAULT, Grid, Plan, folder_name, load_grid, plan_arms
 from geomrl.ablate.jobs import Job, run_jobs
 from geomrl.ablate.readings import markdown
 from geomrl.ablate.table import PRIMARY, compare, final_metrics, headline_place
 from geomrl.errors import GeomrlError
 from geomrl.files import atomic_path, read_json, write_json
 from geomrl.progress import progress_bar
+from geomrl.runs.layout import MANIFEST
+from geomrl.runs.locks import turn
 from geomrl.runs.manifest import check_same_settings, read_manifest, record_step
 from geomrl.train.config import TrainConfig, override
 from geomrl.train.metrics_log import read_metrics
 from geomrl.train.run_settings import content
+from geomrl.train.user_code import KEY as USER_CODE
+from geomrl.train.user_code import check_unchanged, user_code
 
+_STEP = "ablation"
 _NORM = "grad_norm/align_unit"
 _NAMED = 3  # failures whose message is told; the others are named
 
@@ -63,14 +68,16 @@ def ablate(
         "config": config.model_dump(mode="json"),
         **grid.model_dump(mode="json", include={"baseline", "default", "match_gradient_norm"}),
     }
-    _record(out, settings)
-    scales = _scales(plan, grid, out, jobs, show)
+    code = {k: v for arm in plan.arms for k, v in user_code(arm.config).items()}
+    _record(out, settings, code)
+    scales = _scales(plan, grid, out, code, jobs=jobs, show=show)
     planned = {
         (arm.name, seed): Job(
             f"{arm.name}, seed {seed}",
             arm.trained_with(seed, scales.get(arm.kind or "", 1.0)),
             out / "arms" / arm.folder / f"seed-{seed}",
-            grid.keep_models,
+            keep_models=grid.keep_models,
+            code=code,
         )
         for seed in grid.seeds  # whole comparisons are there as early as can be
         for arm in plan.arms
@@ -89,23 +96,37 @@ def ablate(
     return ablation
 
 
-def _record(out: Path, settings: dict[str, Any]) -> None:
+def _record(out: Path, settings: dict[str, Any], code: dict[str, str]) -> None:
     """Record an ablation in its manifest, or check that the one there is the same by its content.
+
+    Args:
+        out: the ablation's folder.
+        settings: of the configuration and the grid; what arms there are is not among them.
+        code: "FILE.py:NAME" -> hash, of all arms; a file that was not used so far is added.
 
     Raises:
         GeomrlError: something differs that decides results.
     """
-    before = read_manifest(out).get("ablation")
+    before = read_manifest(out).get(_STEP)
     if before is None or not (out / "arms").exists():
-        record_step(out, "ablation", settings, begun=False)
+        record_step(out, _STEP, {**settings, **({USER_CODE: code} if code else {})}, begun=False)
         return
+    known = before["settings"].pop(USER_CODE, {})
+    check_unchanged(out, known, code)
     there, now = (
         {**s, **content(s["config"]), "config": None} for s in (before["settings"], settings)
     )
-    check_same_settings(out, "ablation", there, now)
+    check_same_settings(out, _STEP, there, now)
+    if code.keys() - known.keys():
+        with turn(out):
+            manifest = read_manifest(out)
+            manifest[_STEP]["settings"][USER_CODE] = {**known, **code}
+            write_json(out / MANIFEST, manifest)
 
 
-def _scales(plan: Plan, grid: Grid, out: Path, jobs: int, show: bool) -> dict[str, float]:
+def _scales(
+    plan: Plan, grid: Grid, out: Path, code: dict[str, str], *, jobs: int, show: bool
+) -> dict[str, float]:
     """Return what each loss's weight is multiplied by, so that gradients are equally long at first.
 
     One training step at weight 0 is run for each kind, with the first seed: all see the same
@@ -122,7 +143,10 @@ def _scales(plan: Plan, grid: Grid, out: Path, jobs: int, show: bool) -> dict[st
     seed = grid.seeds[0]
     wanted = {
         kind: Job(
-            f"gradient norm of {kind}", _one_step(plan, kind, seed), out / "scales" / kind, False
+            f"gradient norm of {kind}",
+            _one_step(plan, kind, seed),
+            out / "scales" / folder_name(kind),
+            False,
         )
         for kind in plan.kinds
         if kind not in norms

@@ -1,8 +1,9 @@
 """A process that trains one arm after another, so that the libraries are imported once.
 
-It speaks JSON lines: a task on standard input ({"config", "out", "resume"}), "done" on what was its
-standard output. All that the arm itself prints goes to OUT.log. A task that fails ends the process:
-after an error in the midst of a training neither its process group nor its memory can be trusted.
+It speaks JSON lines: a task on standard input ({"config", "out", "resume", "user_code"}), "done" on
+what was its standard output. All that the arm itself prints goes to OUT.log. A task that fails ends
+the process: after an error in the midst of a training neither its process group nor its memory can
+be trusted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from geomrl.errors import GeomrlError
+from geomrl.files import user_code_as_it_is
 
 
 def main() -> None:
@@ -32,7 +34,7 @@ def main() -> None:
             if number == 0:
                 _join_world(stack)
             try:
-                train_arm(task["config"], out, resume=task["resume"])
+                train_arm(task["config"], out, task["user_code"], resume=task["resume"])
             except GeomrlError as error:
                 sys.stderr.write(f"{error}\n")
                 raise SystemExit(1) from error
@@ -40,12 +42,20 @@ def main() -> None:
             replies.flush()
 
 
-def train_arm(config: dict[str, Any], out: Path, *, resume: bool) -> None:
-    """Run one training."""
+def train_arm(config: dict[str, Any], out: Path, code: dict[str, str], *, resume: bool) -> None:
+    """Run one training, with code of the user's as it was when the ablation began.
+
+    Raises:
+        GeomrlError: a file has changed since, or as for `geomrl.train.trainer.train`.
+    """
     from geomrl.train.config import TrainConfig
     from geomrl.train.trainer import train
+    from geomrl.train.user_code import check_unchanged, user_code
 
-    train(TrainConfig.model_validate(config), out, resume=resume, show=False)
+    settings = TrainConfig.model_validate(config)
+    with user_code_as_it_is():
+        check_unchanged(out, code, user_code(settings))
+        train(settings, out, resume=resume, show=False)
 
 
 def _join_world(stack: ExitStack) -> None:

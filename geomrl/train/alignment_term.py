@@ -16,9 +16,10 @@ from torch import Tensor
 
 from geomrl.errors import GeomrlError
 from geomrl.probe.extractor import Extractor, Reading
-from geomrl.train.alignment import GROUP_LOCAL, eligible_groups, widen
+from geomrl.train.alignment import eligible_groups, widen
 from geomrl.train.deepspeed_engine import Engine
 from geomrl.train.gradient_cache import CachedGradients, cached_gradients, surrogate
+from geomrl.train.losses import loss_row
 from geomrl.train.minibatch import AlignmentLabels, MiniBatch, Piece
 from geomrl.train.passes import read_states, stack_states
 from geomrl.train.planning import MicroBatches, cut_groups
@@ -218,7 +219,7 @@ class AlignmentTerm:
 
 def is_group_local(settings: AlignmentConfig) -> bool:
     """Say whether each group's loss needs the states of that group alone."""
-    return settings.kind in GROUP_LOCAL and settings.rollouts != "shuffled_groups"
+    return not loss_row(settings.kind).across_groups and settings.rollouts != "shuffled_groups"
 
 
 def _refresh(

@@ -16,6 +16,7 @@ from typing import Any, Self, get_args
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from geomrl.errors import GeomrlError, MissingExtra
+from geomrl.train.losses import loss_row
 from geomrl.train.sections import (
     AlignmentConfig,
     CheckpointConfig,
@@ -32,7 +33,6 @@ from geomrl.train.sections import (
     Section,
     VllmSettings,
 )
-from geomrl.train.values import ACROSS_GROUPS
 
 __all__ = [
     "AlignmentConfig",
@@ -150,7 +150,7 @@ class TrainConfig(Section):
     def _alignment_fits(self) -> Self:
         if self.alignment is None:
             return self
-        if self.alignment.kind in ACROSS_GROUPS and self.prompts_per_update < 2:
+        if loss_row(self.alignment.kind).needs_another_group and self.prompts_per_update < 2:
             raise ValueError(
                 f"alignment.kind '{self.alignment.kind}' compares across problems, but an update has"
                 " one group only: raise data.prompts_per_step or lower dapo.updates_per_rollout"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.runs.manifest import read_manifest
 from geomrl.train.config import TrainConfig
+from geomrl.train.user_code import try_user_code
 
 if TYPE_CHECKING:
     from geomrl.train.memory import ModelShape
@@ -34,7 +35,8 @@ def check(
     Raises:
         GeomrlError: a library, file or model folder is absent, a layer is out of range, the longest
             rollout does not fit the model, the ranks are more than the rollouts of an update, or a
-            part of the run cannot be built (`rehearsal`), or the disk has no room for a checkpoint.
+            part of the run cannot be built (`rehearsal`), code of the user's is not what it should
+            be (`user_code`), or the disk has no room for a checkpoint.
     """
     from geomrl.train.memory import disk, memory_lines, model_shape
     from geomrl.train.rehearsal import rehearse
@@ -47,8 +49,9 @@ def check(
     _check_layers(config, model_config)
     _check_context(config, model_config)
     rehearse(config, model_config)
+    tried = try_user_code(config)
     shape = model_shape(model_config, trust_remote_code=config.model.trust_remote_code)
-    lines = [*batch_lines(config, world_size), *memory_lines(shape, config, world_size)]
+    lines = [*batch_lines(config, world_size), *tried, *memory_lines(shape, config, world_size)]
     if run is not None:
         sizes = disk(shape, config)
         if not dry_run:

@@ -17,6 +17,8 @@ from geomrl.runs.manifest import (
     record_step,
 )
 from geomrl.train.config import TrainConfig
+from geomrl.train.user_code import KEY as USER_CODE
+from geomrl.train.user_code import check_unchanged, user_code
 
 STEP = "train"
 """The training's name in the manifest."""
@@ -38,9 +40,10 @@ Changes = dict[str, tuple[Any, Any]]
 
 
 def recorded_settings(config: TrainConfig, world_size: int) -> dict[str, Any]:
-    """Return what the manifest holds of a configuration."""
+    """Return what the manifest contains of a configuration, and of code of the user's in it."""
     settings = {k: v for k, v in config.model_dump(mode="json").items() if k not in _NOT_CONTENT}
-    return {**settings, "world": world_size}
+    code = user_code(config)
+    return {**settings, "world": world_size, **({USER_CODE: code} if code else {})}
 
 
 def record_start(config: TrainConfig, run: Path, world_size: int) -> None:
@@ -54,7 +57,7 @@ def changes(config: TrainConfig, run: Path, world_size: int) -> Changes:
     Settings that a run's record lacks, since they came later, had their defaults.
 
     Raises:
-        GeomrlError: something else differs; the message lists it.
+        GeomrlError: something else differs, which the message lists; or a file of the user's code.
     """
     entry = read_manifest(run)[STEP]
     before = _with_defaults(entry["settings"])
@@ -62,6 +65,7 @@ def changes(config: TrainConfig, run: Path, world_size: int) -> Changes:
         for name, values in change["settings"].items():
             _put(before, name, values["now"])
     now = recorded_settings(config, world_size)
+    check_unchanged(run, before.pop(USER_CODE, {}), now.pop(USER_CODE, {}))
     differing = {name: (old, new) for name, old, new in _differences(before, now)}
     allowed = {name: both for name, both in differing.items() if _may_change(name)}
     refused = {name: both for name, both in differing.items() if name not in allowed}
@@ -109,9 +113,9 @@ def _may_change(name: str) -> bool:
 
 def _with_defaults(recorded: Mapping[str, Any]) -> dict[str, Any]:
     settings = dict(recorded)
-    world = settings.pop("world", 1)
+    beside = {key: settings.pop(key) for key in ("world", USER_CODE) if key in settings}
     known = _completed({**settings, "steps": 1})
-    return {**{k: v for k, v in known.items() if k not in _NOT_CONTENT}, "world": world}
+    return {"world": 1, **{k: v for k, v in known.items() if k not in _NOT_CONTENT}, **beside}
 
 
 def _differences(before: Any, now: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:

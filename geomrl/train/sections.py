@@ -11,8 +11,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from geomrl.train.losses import loss_row
 from geomrl.train.values import (
-    ACROSS_GROUPS,
     Arm,
     DeepSpeedExtra,
     EvalAnchor,
@@ -228,7 +228,7 @@ class DapoConfig(Section):
 class AlignmentConfig(Section):
     """Hidden-Align: draw together what rollouts of one problem hold at an anchor."""
 
-    kind: Kind = Field(default="cosine", description="The loss.")
+    kind: Kind = Field(default="cosine", description="The loss, or FILE.py:FUNCTION.")
     weight: float = Field(
         default=0.1, ge=0, description="Of the loss beside the policy's; 0 only measures."
     )
@@ -271,7 +271,7 @@ class AlignmentConfig(Section):
 
     @model_validator(mode="after")
     def _whole_groups_suffice(self) -> Self:
-        if self.table == "groups" and self.kind in ACROSS_GROUPS:
+        if self.table == "groups" and loss_row(self.kind).across_groups:
             raise ValueError(
                 f"table 'groups' holds one micro-batch, but the loss '{self.kind}' compares across"
                 " problems: take table auto or refresh"

@@ -16,6 +16,7 @@ from geomrl.train.preflight import check_folder
 from geomrl.train.resume_point import ResumePoint, find_resume_point, leave_later
 from geomrl.train.run_settings import Changes, changes, record_changes, record_start
 from geomrl.train.shared_folder import require_shared
+from geomrl.train.user_code import require_same_code
 from geomrl.train.world import World
 
 _logger = logging.getLogger("geomrl")
@@ -45,10 +46,12 @@ def open_run(config: TrainConfig, run: Path, world: World, *, resume: bool) -> I
 
     Raises:
         GeomrlError: the folder holds another run, or one that was not to be gone on with; another
-            process trains there; a rank does not see the folder; no checkpoint is whole.
+            process trains there; a rank does not see the folder, or sees other code of the user's;
+            no checkpoint is whole.
     """
     world.first_does(lambda: check_folder(run, resume=resume))  # before a folder is made
     require_shared(run, world)
+    require_same_code(config, world)
     with ExitStack() as stack:
         lock = sole_process(run / ".lock", "a training")
         world.first_does(lambda: stack.enter_context(lock))

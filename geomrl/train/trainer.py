@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from geomrl.errors import GeomrlError
-from geomrl.files import write_parquet
+from geomrl.files import user_code_as_it_is, write_parquet
 from geomrl.rollout.engine import Sampling
 from geomrl.train.advantage import group_advantages
 from geomrl.train.batch import Sample, samples_table, sampling_columns, with_advantages
@@ -64,8 +64,9 @@ def train(
         GeomrlError: see the message. What is on disk stays, and `resume` goes on from there.
     """
     run = Path(out)
-    lines = check(config, world_size(), run)
     with ExitStack() as stack:
+        stack.enter_context(user_code_as_it_is())
+        lines = check(config, world_size(), run)
         world = stack.enter_context(join_world())
         start = stack.enter_context(open_run(config, run, world, resume=resume))
         display = stack.enter_context(TrainDisplay(config.steps, show=show and is_first()))

@@ -5,26 +5,18 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from geomrl.errors import GeomrlError
+from geomrl.files import is_user_code
 from geomrl.probe.anchors import check_anchor
 from geomrl.problems.prompts import fill_template
+from geomrl.train.losses import LOSSES
 from geomrl.verify.marker import parse_marker
 
-Kind = Literal[
-    "cosine",
-    "leave_one_out",
-    "mse",
-    "contrastive_wrong",
-    "contrastive_problems",
-    "relational",
-    "centred",
-]
 Arm = Literal["correct", "wrong", "shuffled_correct", "shuffled_groups"]
 Table = Literal["auto", "groups", "refresh", "old_logprobs"]
 RANDOM_ANCHOR = "random"
-ACROSS_GROUPS = frozenset({"contrastive_problems", "relational", "centred"})
-"""Kinds whose loss of one group depends on the rows of others."""
 
 OWNED_BY_GEOMRL = {
     "train_batch_size": "data.prompts_per_step and dapo.updates_per_rollout",
@@ -52,6 +44,15 @@ def _as_value_error(check: Any) -> Any:
         return value
 
     return run
+
+
+def _check_kind(kind: str) -> str:
+    if not is_user_code(kind) and kind not in LOSSES:
+        names = ", ".join(f"'{name}'" for name in LOSSES)
+        raise PydanticCustomError(
+            "literal_error", "Input should be {names} or FILE.py:FUNCTION", {"names": names}
+        )
+    return kind
 
 
 def _check_training_anchor(name: str) -> None:
@@ -97,6 +98,8 @@ def _check_extra(extra: dict[str, Any]) -> dict[str, Any]:
     return extra
 
 
+Kind = Annotated[str, AfterValidator(_check_kind)]
+"""A row of `losses.LOSSES`, or a function of the user's."""
 EvalAnchor = Annotated[str, AfterValidator(_as_value_error(check_anchor))]
 TrainAnchor = Annotated[str, AfterValidator(_as_value_error(_check_training_anchor))]
 Layers = Annotated[

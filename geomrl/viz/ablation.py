@@ -16,6 +16,7 @@ from geomrl.ablate.ablation import Ablation
 from geomrl.ablate.grid import BASELINE, CONTROL, DEFAULT, FACTORS
 from geomrl.ablate.table import PRIMARY
 from geomrl.files import write_json
+from geomrl.train.losses import loss_label
 from geomrl.viz import theme
 from geomrl.viz.picture import FORMATS, Picture, check_formats, write_picture
 from geomrl.viz.tables import anchor_label, layer_words
@@ -227,8 +228,10 @@ def _words(factor: str, level: str, arm: str) -> str:
             words = " + ".join(layer_words(layer) for layer in level.split("+"))
         case "control":
             words = _CONTROL_WORDS[level]
+        case "loss":
+            words = loss_label(level)
         case _:
-            words = level.replace("_", " ")
+            words = level
     return f"{words} (default)" if arm == DEFAULT else words
 
 

@@ -5,7 +5,7 @@ import itertools
 import math
 import subprocess
 import sys
-from typing import get_args
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from scipy.stats import ortho_group
 
 from geomrl.errors import GeomrlError
-from geomrl.train import alignment
+from geomrl.train import alignment, loss_functions
 from geomrl.train.alignment import GROUP_LOCAL, KINDS, eligible_groups, hidden_align
 from geomrl.train.gradient_cache import cached_gradients, surrogate
-from geomrl.train.values import ACROSS_GROUPS, Kind
+from geomrl.train.losses import LOSSES
+from geomrl.train.sections import AlignmentConfig
 
 SCALE_INVARIANT = tuple(kind for kind in KINDS if kind not in ("mse", "centred"))
 TEMPERATURE = 0.3
@@ -194,9 +195,28 @@ def test_group_local_kinds_and_only_they_may_be_split_by_group(kind, seed):
     assert (split == pytest.approx(whole)) == (kind in GROUP_LOCAL)
 
 
-def test_configuration_names_the_kinds_that_exist():
-    assert get_args(Kind) == KINDS
-    assert frozenset(KINDS) - ACROSS_GROUPS == GROUP_LOCAL
+def test_each_row_of_the_table_is_one_function_and_a_line_of_the_docs():
+    functions = {
+        name
+        for name, found in vars(loss_functions).items()
+        if callable(found) and found.__module__ == loss_functions.__name__ and name.islower()
+    }
+    assert functions - {"sorted_rows"} - {n for n in functions if n[0] == "_"} == set(LOSSES)
+    docs = (Path(__file__).parents[2] / "docs" / "training.md").read_text()
+    table = docs[docs.index("| `kind` |") :].split("\n\n")[0].splitlines()[2:]
+    compared = {line.split("`")[1]: line.split(" | ")[-1].strip(" |") for line in table}
+    assert set(compared) - {"FILE.py:FUNCTION"} == set(LOSSES)
+    for name, loss in LOSSES.items():
+        assert compared[name] == ("all groups" if loss.across_groups else "own group")
+        assert AlignmentConfig(kind=name).kind == name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_temperature_matters_where_the_table_says(kind):
+    warm, cold = (
+        hidden_align(*build_table(), kind, temperature=temperature) for temperature in (0.1, 0.5)
+    )
+    assert bool(warm != cold) == LOSSES[kind].temperature
 
 
 def test_moving_all_states_alike_earns_nothing_when_centred():

@@ -15,12 +15,10 @@ from typer.testing import CliRunner
 from geomrl.cli.app import app
 from geomrl.errors import GeomrlError
 from geomrl.models.loading import load_model, resolve_model
-from geomrl.train.alignment import GROUP_LOCAL, KINDS
 from geomrl.train.config import TrainConfig, load_config, override, resolved_yaml
 from geomrl.train.memory import estimate, model_shape, trainable_weights
 from geomrl.train.policy import prepare_model
 from geomrl.train.preflight import check
-from geomrl.train.values import ACROSS_GROUPS, Kind
 
 RECIPES = Path(__file__).parents[1].parent / "configs"
 SMALL = """\
@@ -180,11 +178,6 @@ def test_override_changes_a_copy_and_checks_it(small):
         GeomrlError, match=r"arm: unknown key 'alignment.wight'.*'alignment.weight'"
     ):
         override(config, {"alignment.wight": 1}, "arm")
-
-
-def test_names_of_losses_are_those_of_the_alignment_module():
-    assert Kind.__args__ == KINDS
-    assert set(KINDS) - GROUP_LOCAL == ACROSS_GROUPS
 
 
 def test_every_setting_is_described():
