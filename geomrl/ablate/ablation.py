@@ -51,7 +51,7 @@ def read_ablation(path: Path | str) -> Ablation:
     """Read what `write_ablation` wrote.
 
     Raises:
-        GeomrlError: the folder holds no finished ablation.
+        GeomrlError: the folder contains no finished ablation.
     """
     out = Path(path)
     if not (out / ABLATION).exists():

@@ -174,7 +174,7 @@ def load_grid(path: Path | str) -> Grid:
     """Read GRID.yaml.
 
     Raises:
-        GeomrlError: it is absent, no YAML, or holds an unknown key or an impossible value.
+        GeomrlError: it is absent, no YAML, or contains an unknown key or an impossible value.
     """
     try:
         return Grid.model_validate(read_yaml(path))

@@ -68,7 +68,7 @@ def run_jobs(
     """Train what is not done yet; return name -> message of those that failed.
 
     Each worker process takes job after job (with other models than the bundled one, a new process
-    each); a job that was interrupted goes on. Every process has
+    each); a job that was interrupted resumes. Every process has
     its share of the CPU cores (OMP_NUM_THREADS where that is set), and a GPU of its own where there
     are several. On Ctrl-C all of them end.
 

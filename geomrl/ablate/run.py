@@ -1,6 +1,6 @@
 """`geomrl ablate`: train every arm with every seed, and compare them with alignment weight 0.
 
-RUN/arms/ARM/seed-0 is a training run, RUN/scales.json holds the measured gradient norms,
+RUN/arms/ARM/seed-0 is a training run, RUN/scales.json contains the measured gradient norms,
 RUN/results.parquet what each run ended with, RUN/ablation.parquet (and .csv, .md) the comparisons.
 """
 
@@ -50,7 +50,7 @@ def ablate(
 
     Args:
         config: CONFIG, which the grid varies.
-        grid: GRID.yaml, or what it holds.
+        grid: GRID.yaml, or what it contains.
         out: the folder.
         jobs: trainings at once.
         show: show progress.

@@ -38,7 +38,7 @@ FLOOR_CONTRASTS = ("CC", "II")
 _POOLED = ("CC", "II", "CI")
 _COSINE = (-1.0, 1.0)
 _GAP = (-2.0, 2.0)  # of two cosines
-_ROUNDING = 1e-12  # layer 0 often holds equal states, whose cosines differ by arithmetic only
+_ROUNDING = 1e-12  # layer 0 often contains equal states, whose cosines differ by arithmetic only
 
 CELL_WORDS = {
     "CC": "CC correct-correct",

@@ -32,7 +32,7 @@ class VerdictDraws:
     """Relabellings of the problems that have two correct and two wrong rollouts.
 
     `masks[k]` is [1 + permutations, n] for problem `problems[k]`: who is called correct. Row 0
-    holds the true labels; the number of correct rollouts of a problem never changes.
+    contains the true labels; the number of correct rollouts of a problem never changes.
     """
 
     problems: Int[np.ndarray, " k"]
@@ -92,7 +92,7 @@ def verdict_statistics(
 
     Args:
         grams: cosines within each problem.
-        draws: whose row 0 holds the true labels.
+        draws: whose row 0 contains the true labels.
     """
     gaps = [
         _verdict_gaps(grams[p], mask) for p, mask in zip(draws.problems, draws.masks, strict=True)

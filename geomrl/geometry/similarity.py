@@ -1,6 +1,6 @@
 """The similarity table: every cell, contrast, test and spectrum, by layer and anchor.
 
-A raw cosine proves nothing by itself, so the table holds each figure with its controls side by
+A raw cosine proves nothing by itself, so the table contains each figure with its controls side by
 side: three spaces, the cells that share an answer, the floor, and permutation tests. Only verdicts
 `correct` and `wrong` take part.
 """
@@ -137,7 +137,7 @@ def headline(
     has them in `attrs`.
 
     Raises:
-        GeomrlError: the table holds several benchmarks, encoders, policies or steps, each with cells
+        GeomrlError: the table contains several benchmarks, encoders, policies or steps, each with cells
             of its own.
     """
     for column in CONTEXT:

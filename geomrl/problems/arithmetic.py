@@ -62,7 +62,7 @@ class Level:
     """One level of difficulty.
 
     `numbers` is an inclusive range. The numbers of a problem are distinct: a repeated one would
-    make some of its paths the same. `products` holds, for each product among the `n_terms` terms,
+    make some of its paths the same. `products` contains, for each product among the `n_terms` terms,
     its two factors' ranges; `minus` is the probability that a term after the first is subtracted.
     """
 
@@ -111,7 +111,7 @@ WORDINGS = {
     "×": ("{left}×{right}={result}", "{left} times {right} is {result}"),
 }
 # Most last words of a closing go on to something else in another closing, each to its own: the
-# state before the marker then holds more than "the marker comes next", and depends on its word.
+# state before the marker then contains more than "the marker comes next", and depends on its word.
 CLOSINGS = (
     ", so the total is",
     ", so the total is now",

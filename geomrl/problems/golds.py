@@ -16,14 +16,14 @@ _QUOTED_LIST = ("['", '["')
 
 
 def bare_gold(value: Any, *, worked: bool = False) -> str:
-    r"""Return the answer in a gold cell, and "" where it holds none.
+    r"""Return the answer in a gold cell, and "" where it contains none.
 
     Of several answers, all; of GSM8K's solutions what follows `####`; of a text with a box its last
     box. Problem files and imported rollouts are read alike.
 
     Args:
         value: a cell in plain Python's types (`nested.plain`).
-        worked: the cell holds a worked solution: without `####` and box, a long one has no answer.
+        worked: the cell contains a worked solution: without `####` and box, a long one has no answer.
 
     >>> bare_gold("6*7=<<6*7=42>>42\n#### 42"), bare_gold("so \\boxed{15}."), bare_gold(42.0)
     ('42', '15', '42')

@@ -74,7 +74,7 @@ def load_variants(
         columns: as in `load_problems`, and also those of `variant_of` and `variant`.
 
     Returns:
-        The variants; their `meta` holds `variant_of`, as "BENCHMARK/ID", and `variant`, which is the
+        The variants; their `meta` contains `variant_of`, as "BENCHMARK/ID", and `variant`, which is the
         file's stem where the column is missing.
 
     Raises:

@@ -10,7 +10,7 @@ from typing import Any
 class Problem:
     """One problem: what is asked, the gold answer, and where it comes from.
 
-    `problem_id` is unique within its benchmark; `meta` holds the other columns of the source.
+    `problem_id` is unique within its benchmark; `meta` contains the other columns of the source.
     """
 
     problem_id: str

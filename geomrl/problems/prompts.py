@@ -34,7 +34,7 @@ class Prompt:
     """A rendered prompt: the exact text and the token ids that the model is given.
 
     `kind` is "templated" where the tokenizer's chat template made the text, "raw" where the text
-    is continued as it stands, "messages" for an imported chat that the template made a text of, and
+    is continued as it is, "messages" for an imported chat that the template made a text of, and
     "recovered" for an imported text whose special tokens were put back.
     """
 
@@ -78,7 +78,7 @@ def render_prompt(
 
     With a chat template the filled text becomes the user's message (after `system`, if any), and
     the ids are those of the rendered text without further special tokens, which the chat template
-    has already written. Without one the text is continued as it stands, with the special tokens
+    has already written. Without one the text is continued as it is, with the special tokens
     that the tokenizer puts in front by itself.
 
     Args:
@@ -116,7 +116,7 @@ def chat_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def continued_ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Return the ids of a text that is continued as it stands.
+    """Return the ids of a text that is continued as it is.
 
     With the special tokens that the tokenizer puts in front (BOS), unless the text begins with them.
     """

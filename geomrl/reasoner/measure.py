@@ -82,7 +82,7 @@ def measure_reasoner(
     `progress(done, total)` counts rollouts.
 
     Raises:
-        GeomrlError: the folder holds no checkpoint that can be loaded.
+        GeomrlError: the folder contains no checkpoint that can be loaded.
     """
     from geomrl.models.loading import load_model
 

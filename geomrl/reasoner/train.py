@@ -81,7 +81,7 @@ def train_reasoner(
     a rerun differ in the last bits.
 
     Raises:
-        GeomrlError: `out` is a file, or a folder that holds something and `overwrite` is False.
+        GeomrlError: `out` is a file, or a folder that contains something and `overwrite` is False.
     """
     out = Path(out)
     check_output(out, overwrite)
@@ -232,7 +232,7 @@ def learning_rate_factor(step: int, config: ReasonerConfig) -> float:
 
 
 def check_output(out: Path, overwrite: bool) -> None:
-    """Refuse a folder that already holds something, before minutes are spent on training."""
+    """Refuse a folder that already contains something, before minutes are spent on training."""
     if out.is_file():
         raise GeomrlError(f"{out}: this is a file; give a folder to write the checkpoint to")
     if out.is_dir() and any(out.iterdir()) and not overwrite:

@@ -1,4 +1,4 @@
-"""Read whatever a folder holds of geomrl's, for the report."""
+"""Read whatever a folder contains of geomrl's, for the report."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Collected:
 
     Attributes:
         path: the folder.
-        kinds: what it holds, of `KINDS`.
+        kinds: what it contains, of `KINDS`.
         manifest: every step's settings, commands and versions.
         config: a training's resolved configuration, as YAML text.
         summary: `summary.json`, of whatever kind wrote it.
@@ -73,10 +73,10 @@ def collect(path: Path | str, encoder: str | None = None) -> Collected:
 
     Args:
         path: a run directory, a training, an ablation, an evaluation or a comparison.
-        encoder: whose similarities and replacements, where the run holds those of several.
+        encoder: whose similarities and replacements, where the run contains those of several.
 
     Raises:
-        GeomrlError: the folder holds none of these, or a table in it is torn.
+        GeomrlError: the folder contains none of these, or a table in it is torn.
     """
     path = Path(path)
     if not path.is_dir():

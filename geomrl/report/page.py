@@ -50,7 +50,7 @@ def write_report(
         settings: layer, anchor and encoder of the neighbours; how many rollouts are embedded.
 
     Raises:
-        GeomrlError: a folder holds nothing of geomrl's, a table is torn, or a layer, anchor or
+        GeomrlError: a folder contains nothing of geomrl's, a table is torn, or a layer, anchor or
             encoder is named that is not stored.
         MissingExtra: bokeh, whose JavaScript draws the plots, is not installed.
     """
@@ -134,9 +134,9 @@ def _settings(run: Collected) -> list[Setting]:
 def render(views: Sequence[RunView], scripts: Sequence[str], settings: ReportSettings) -> str:
     """Return the page.
 
-    Every text passes through Jinja's escaping, or stands in a JSON block in which "<" is written
+    Every text passes through Jinja's escaping, or is in a JSON block in which "<" is written
     as an escape. A content security policy allows the page's own scripts by their hashes and no
-    request at all: what a rollout holds cannot run, and nothing leaves the file.
+    request at all: what a rollout contains cannot run, and nothing leaves the file.
 
     Args:
         views: the runs.

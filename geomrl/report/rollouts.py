@@ -37,7 +37,7 @@ class ReportSettings:
     Attributes:
         layer: of the neighbours; "final" where stored, else the last one, by default.
         anchor: of the neighbours and of the highlight; "before_marker" where stored by default.
-        encoder: whose states, where a run holds those of several; the policy's own by default.
+        encoder: whose states, where a run contains those of several; the policy's own by default.
         max_rollouts: rollouts of a run whose text is embedded; whole problems, drawn by seed.
         max_chars: characters of a response at most; longer ones are cut around their anchor.
         neighbours: neighbours a rollout.
@@ -77,7 +77,7 @@ class States:
 
 
 def rollout_sources(run: Collected) -> Iterator[RolloutSet]:
-    """Yield every set of rollouts that a folder holds.
+    """Yield every set of rollouts that a folder contains.
 
     A run's own; those of a comparison's policies and of an evaluation's models; a training's first
     and last evaluation, and those of its last step.
@@ -162,7 +162,7 @@ def choose(rollouts: pd.DataFrame, most: int, seed: int, label: str) -> pd.DataF
 def browser(
     source: RolloutSet, found: States | None, settings: ReportSettings, most: int
 ) -> dict[str, Any]:
-    """Return a source's rollouts as the page's JSON holds them.
+    """Return a source's rollouts as the page's JSON contains them.
 
     `rows` are the rollouts shown; `others` are neighbours whose text is not embedded. A neighbour is
     [number, cosine], counted through rows and then others.

@@ -42,7 +42,7 @@ def training_view(run: Collected) -> View:
 
 
 def floor_of(name: str) -> str | None:
-    """Return the metric that holds a cosine's floor; None where the metric is no cell's cosine.
+    """Return the metric of a cosine's floor; None where the metric is no cell's cosine.
 
     >>> floor_of("eval/before_marker/final/CC_centred"), floor_of("align/CC"), floor_of("lr")
     ('eval/before_marker/final/floor_centred', 'align/floor', None)

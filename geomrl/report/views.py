@@ -16,7 +16,7 @@ Kind = Literal["text", "number", "count", "p", "interval"]
 
 
 def clean(number: Any) -> float | None:
-    """Return a number as the page's JSON holds it: six significant digits, None for what is none.
+    """Return a number as the page's JSON contains it: six significant digits, None for what is none.
 
     >>> clean(0.12345678), clean(float("nan")), clean(None)
     (0.123457, None, None)
@@ -109,7 +109,7 @@ class Table:
     note: str = ""
 
     def payload(self) -> dict[str, Any]:
-        """Return the table as the page's JSON holds it: column by column."""
+        """Return the table as the page's JSON contains it: column by column."""
         return {
             "title": self.title,
             "rows": len(self.frame),
@@ -147,7 +147,7 @@ class Series:
     line: bool = True
 
     def payload(self) -> dict[str, Any]:
-        """Return the series as the page's JSON holds it."""
+        """Return the series as the page's JSON contains it."""
         none: list[Any] = [None] * len(self.value)
         found = {
             "label": self.label,
@@ -184,7 +184,7 @@ class Chart:
     wide: bool = False
 
     def payload(self) -> dict[str, Any]:
-        """Return the chart as the page's JSON holds it."""
+        """Return the chart as the page's JSON contains it."""
         return {
             "title": self.title,
             "axis": self.axis,

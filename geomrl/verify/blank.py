@@ -1,4 +1,4 @@
-"""Answers that say nothing: an empty marker, or one that holds what stands for an answer."""
+"""Answers that say nothing: an empty marker, or one that contains what stands for an answer."""
 
 from __future__ import annotations
 

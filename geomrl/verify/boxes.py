@@ -1,4 +1,4 @@
-r"""The box that holds the answer, among nested, blank, quoted and unclosed ones.
+r"""The box that contains the answer, among nested, blank, quoted and unclosed ones.
 
 A brace after a backslash (`\{`, `\}`) is a character of the answer and does not count; `\\` is one
 unit, so that the brace in `\\}` counts. An opening string that follows a stray backslash
@@ -55,7 +55,7 @@ class _OpenBox:
 
 
 def last_box(text: str, opening: str) -> Box | None:
-    r"""The box that holds the answer of `text`, in one pass and linear time.
+    r"""The box that contains the answer of `text`, in one pass and linear time.
 
     Args:
         text: a response.

@@ -1,4 +1,4 @@
-"""Where a response puts its final answer: the last closed answer marker that holds something.
+"""Where a response puts its final answer: the last closed answer marker that contains something.
 
 A marker is what opens and closes the answer, by default `\\boxed{` and the brace that matches it.
 Only the response is ever searched, never the prompt. All offsets are character offsets.
@@ -62,7 +62,7 @@ class BraceMarker:
     """An opening string that ends in `{`, closed by the brace that matches it.
 
     White space may stand between a command and its brace (`\\boxed {5}`), and `\\boxed{` has a
-    second spelling, `\\fbox{`. How braces are counted and which of several boxes holds the answer is
+    second spelling, `\\fbox{`. How braces are counted and which of several boxes contains the answer is
     told in `verify.boxes`.
 
     >>> text = r"\\boxed{1}, no: \\boxed{\\frac{1}{2}}, in \\boxed{} as asked"
@@ -120,7 +120,7 @@ class PairMarker:
 class RegexMarker:
     """A regular expression with one group, the answer, such as `####[ ]*(.+)`.
 
-    The opening string is what the match holds before the group, without trailing white space
+    The opening string is what the match contains before the group, without trailing white space
     (a tokenizer joins that to the answer). It is empty where the group comes first.
 
     An expression can take exponential time on some text. So the search has a limit in CPU time,

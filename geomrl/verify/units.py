@@ -14,8 +14,8 @@ Powers = tuple[tuple[str, int], ...]
 class Unit:
     """`factor` times base units with their `powers`, in `scale` (a million), `per` something.
 
-    `per` is what stands behind "per" or is a word behind a slash: it is often left out. `counted`
-    holds the words that are no unit of measurement: 8 apples.
+    `per` is what follows "per" or is a word behind a slash: it is often left out. `counted`
+    contains the words that are no unit of measurement: 8 apples.
     """
 
     factor: Fraction = Fraction(1)
@@ -26,7 +26,7 @@ class Unit:
 
     @property
     def whole(self) -> tuple[Fraction, Powers]:
-        """Factor and powers with what stands behind "per"."""
+        """Factor and powers with what follows "per"."""
         if self.per is None:
             return self.factor, self.powers
         inverse = tuple((base, -power) for base, power in self.per.powers)

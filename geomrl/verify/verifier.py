@@ -22,8 +22,8 @@ Verdict = Literal["correct", "wrong", "no_answer", "timeout"]
 class Grade:
     """The verdict on one response.
 
-    `answer` is what stands in the graded marker, stripped of white space, and None without a
-    closed marker that holds something. `reason` says why a verdict is "timeout" ("cpu_time",
+    `answer` is what is in the graded marker, stripped of white space, and None without a
+    closed marker that contains something. `reason` says why a verdict is "timeout" ("cpu_time",
     "memory", "wall_clock" where a worker made no progress, "error: ...", or "marker" where the
     marker's own expression took too long, so that there is no answer either), or why a "wrong"
     answer was compared as text only.
@@ -48,7 +48,7 @@ class Verifier(Protocol):
         golds: Sequence[str],
         progress: Callable[[int], None] | None = None,
     ) -> list[Grade]:
-        """One grade a response, in order; `progress` is told how many are done."""
+        """One grade a response, in order; `progress` is called with how many are done."""
         ...
 
     def answer_classes(self, grades: Sequence[Grade]) -> list[int | None]:
@@ -162,7 +162,7 @@ class MathVerifier:
     def answer_classes(self, grades: Sequence[Grade]) -> list[int | None]:
         """Number the distinct answers among the grades of one problem.
 
-        Class 0 holds the correct answers; the others are the connected components of equality
+        Class 0 contains the correct answers; the others are the connected components of equality
         among the remaining answers (`verify.equivalence`), numbered by first appearance. An answer
         that timed out joins another only when both are written alike. No answer, no class.
         """

@@ -71,7 +71,7 @@ _CONJUNCTION = re.compile(
 
 
 def plain_text(text: str) -> str:
-    """The text with each text command replaced by what stands in it."""
+    """The text with each text command replaced by what is in it."""
     return _TEXT.sub(r"\1", text)
 
 

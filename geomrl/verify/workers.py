@@ -219,7 +219,7 @@ class WorkerPool:
 
 
 def _end_all(workers: list[_Worker]) -> None:
-    """Kill and reap; a worker holds nothing that is worth a goodbye."""
+    """Kill and reap; a worker has nothing that is worth a goodbye."""
     for worker in workers:
         worker.process.kill()
     for worker in workers:

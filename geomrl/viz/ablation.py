@@ -140,7 +140,7 @@ def draw_factor(
     """Draw `factor_frame`'s rows: accuracy, cosines and effective rank, one panel over the other.
 
     Large markers are means with 95 % t intervals over seeds, small ones single seeds; filled where
-    Holm's p is below 0.05. The grey ground holds the negative controls.
+    Holm's p is below 0.05. The grey ground contains the negative controls.
 
     Args:
         frame: at least one row.

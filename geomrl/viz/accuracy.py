@@ -42,7 +42,7 @@ def draw_evaluation(
         progress: called with the number of pictures done and of all.
 
     Raises:
-        GeomrlError: the folder holds no evaluation.
+        GeomrlError: the folder contains no evaluation.
     """
     folder = Path(folder)
     table, differences = (read_parquet(folder / name) for name in (ACCURACY, DIFFERENCES))

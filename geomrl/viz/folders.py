@@ -1,4 +1,4 @@
-"""Draw whatever a folder holds: an ablation, evaluation, comparison, training or probed run."""
+"""Draw whatever a folder contains: an ablation, evaluation, comparison, training or probed run."""
 
 from __future__ import annotations
 

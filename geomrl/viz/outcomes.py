@@ -170,7 +170,7 @@ def verdict_counts(rollouts: pd.DataFrame) -> pd.DataFrame:
 def draw_verdicts(
     counts: pd.DataFrame, source: theme.Provenance, *, name: str = "verdict_counts"
 ) -> Picture:
-    """Draw each benchmark's verdicts as a bar of shares; the legend holds their numbers.
+    """Draw each benchmark's verdicts as a bar of shares; the legend contains their numbers.
 
     Args:
         counts: `verdict_counts`' table; not empty.

@@ -31,7 +31,7 @@ def draw_training(
     """Draw a training's curves and return the files written, `figures.json` last.
 
     Every picture is NAME.csv (what is plotted), NAME.png and NAME.pdf. A run may be drawn while it
-    trains. A picture of which the log holds no metric is left out, and `figures.json` says so.
+    trains. A picture of which the log contains no metric is left out, and `figures.json` says so.
 
     Args:
         run: the training's folder.
@@ -62,7 +62,7 @@ def draw_training(
 
 
 def training_pictures(run: Path) -> dict[str, Picture | None]:
-    """Return a training's pictures by name; None where the log holds nothing of one.
+    """Return a training's pictures by name; None where the log contains nothing of one.
 
     Raises:
         GeomrlError: no training run, or an unreadable log.
