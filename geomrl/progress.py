@@ -10,16 +10,35 @@ from typing import Any
 
 from geomrl.errors import GeomrlError
 
-Update = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
+"""Called with how much is done, and of how much."""
 Say = Callable[[str], None]
 """A remark for the user, in one line."""
 
 
+class Bar:
+    """How much of a total is done; `show` is called with both numbers when one changes."""
+
+    def __init__(self, show: Progress | None = None) -> None:
+        self.done, self.total = 0, 0
+        self._show = show
+
+    def set(self, done: int, total: int) -> None:
+        """Set both numbers."""
+        self.done, self.total = done, total
+        if self._show is not None:
+            self._show(done, total)
+
+    def advance(self, more: int = 1) -> None:
+        """Count some more as done."""
+        self.set(self.done + more, self.total)
+
+
 @contextmanager
-def progress_bar(title: str, unit: str, *, show: bool = True) -> Iterator[Update]:
-    """Show a bar with rate and time left; yield `update(done, total)`."""
+def progress_bar(title: str, unit: str, *, show: bool = True) -> Iterator[Bar]:
+    """Show a bar with rate and time left; yield what counts."""
     if not show:
-        yield lambda done, total: None
+        yield Bar()
         return
     from rich.console import Console
     from rich.progress import (
@@ -42,11 +61,7 @@ def progress_bar(title: str, unit: str, *, show: bool = True) -> Iterator[Update
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None)
-
-        def update(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield update
+        yield Bar(lambda done, total: bar.update(task, completed=done, total=total))
 
 
 def say(line: str) -> None:

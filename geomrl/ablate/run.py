@@ -82,8 +82,8 @@ def ablate(
         for seed in grid.seeds  # whole comparisons are there as early as can be
         for arm in plan.arms
     }
-    with progress_bar("ablation", "runs", show=show) as update:
-        failed = run_jobs(list(planned.values()), jobs, update)
+    with progress_bar("ablation", "runs", show=show) as bar:
+        failed = run_jobs(list(planned.values()), jobs, bar.set)
     results = _results(planned, failed)
     if results.empty:
         _raise_if_failed(failed, len(planned), out)
@@ -151,8 +151,8 @@ def _scales(
         for kind in plan.kinds
         if kind not in norms
     }
-    with progress_bar("matching", "losses", show=show and bool(wanted)) as update:
-        failed = run_jobs(list(wanted.values()), jobs, update)
+    with progress_bar("matching", "losses", show=show and bool(wanted)) as bar:
+        failed = run_jobs(list(wanted.values()), jobs, bar.set)
     if failed:
         raise GeomrlError(
             f"{out}: the gradient norms could not be measured ({_listed(failed)}); mend it, or set"

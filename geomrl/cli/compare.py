@@ -122,6 +122,6 @@ def compare(
         ),
         options=ModelOptions(device, dtype, trust_remote_code, allow_pickle), say=say,
     )  # fmt: skip
-    with progress_bar("figures", "pictures") as update:
-        draw_comparison(found, progress=update)
+    with progress_bar("figures", "pictures") as bar:
+        draw_comparison(found, progress=bar.set)
     print_comparison(found)

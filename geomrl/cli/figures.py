@@ -64,9 +64,9 @@ def figures(
     from geomrl.progress import progress_bar
     from geomrl.viz.folders import draw_folder
 
-    with progress_bar("figures", "pictures") as update:
+    with progress_bar("figures", "pictures") as bar:
         paths = draw_folder(
             run, out, encoder=encoder, layer=layer, anchor=anchor, umap=umap, seed=seed,
-            figures=figure or (), progress=update,
+            figures=figure or (), progress=bar.set,
         )  # fmt: skip
     say_drawn(paths, out)

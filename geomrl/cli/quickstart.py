@@ -51,8 +51,8 @@ def _draw(run: Any, out: Path | None, layer: str, anchor: str, umap: bool, seed:
     from geomrl.progress import progress_bar
     from geomrl.viz.probed import draw_figures
 
-    with progress_bar("figures", "pictures") as update:
+    with progress_bar("figures", "pictures") as bar:
         paths = draw_figures(
-            run, out, layer=layer, anchor=anchor, umap=umap, seed=seed, progress=update
+            run, out, layer=layer, anchor=anchor, umap=umap, seed=seed, progress=bar.set
         )
     say_drawn(paths, out)

@@ -24,7 +24,7 @@ ByLayer = Mapping[str, GeometryEvidence | None]
 
 
 def anchor_part(
-    corners: Corners, anchor: str, config: CompareConfig, progress: Callable[[int], None]
+    corners: Corners, anchor: str, config: CompareConfig, progress: Callable[[], None]
 ) -> tuple[list[Row], ByLayer]:
     """Return the rows of one anchor, and the verdict's evidence by layer.
 
@@ -34,7 +34,7 @@ def anchor_part(
         corners: the base model and one checkpoint.
         anchor: which.
         config: draws, where probes are fitted, and measures of the user's.
-        progress: called with the number of layers done, where they are computed.
+        progress: called after each layer that is computed.
     """
     decisive = {
         "corners": corners.contents, "layers": corners.layers, "seed": config.seed,
@@ -46,11 +46,11 @@ def anchor_part(
     if part is None:
         rows: list[Row] = []
         evidence: dict[str, GeometryEvidence | None] = {}
-        for depth, layer in enumerate(corners.layers):
+        for layer in corners.layers:
             at = _compared(corners, Place(layer, anchor), config)
             rows += place_rows(at) if at else []
             evidence[layer] = at.evidence if at else None
-            progress(depth + 1)
+            progress()
         write_part(files, rows, evidence, key)
         part = rows, evidence
     return [*part[0], *_own_rows(corners, anchor, part[1], config, decisive)], part[1]

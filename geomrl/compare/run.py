@@ -303,16 +303,9 @@ class _Maker:
         if lens_key(path) == key:
             return
         settings = run.store(loaded.key).settings
-        total = len(settings.layers) * sum(map(before_the_answer, settings.anchors))
-        done = 0
-        with progress_bar("logit lens", "layer x anchor", show=self.show) as update:
-
-            def tick() -> None:
-                nonlocal done
-                done += 1
-                update(done, total)
-
-            write_lens(ModelProbe(loaded), run, targets, path, key, tick)
+        with progress_bar("logit lens", "layer x anchor", show=self.show) as bar:
+            bar.set(0, len(settings.layers) * sum(map(before_the_answer, settings.anchors)))
+            write_lens(ModelProbe(loaded), run, targets, path, key, bar.advance)
 
 
 def _width(loaded: LoadedModel) -> tuple[int, int]:
@@ -371,14 +364,11 @@ def _analyse(
     rows = _policy_rows(policy)
     geometry: dict[tuple[str, str], GeometryEvidence | None] = {}
     n_layers, total = len(corners.layers), len(corners.layers) * len(corners.anchors)
-    with progress_bar("comparing", "layer x anchor", show=show) as update:
-        for number, anchor in enumerate(corners.anchors):
-
-            def layers_done(done: int, before: int = number * n_layers) -> None:
-                update(before + done, total)
-
-            found, evidence = anchor_part(corners, anchor, config, layers_done)
-            update((number + 1) * n_layers, total)
+    with progress_bar("comparing", "layer x anchor", show=show) as bar:
+        bar.set(0, total)
+        for number, anchor in enumerate(corners.anchors, start=1):
+            found, evidence = anchor_part(corners, anchor, config, bar.advance)
+            bar.set(number * n_layers, total)  # also where it was finished before
             rows += found
             geometry |= {(layer, anchor): each for layer, each in evidence.items()}
     verdict = decide(Evidence(policy, geometry[config.layer, config.anchor]), config.margins)

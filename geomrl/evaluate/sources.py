@@ -191,10 +191,10 @@ def _import(
     notes: list[str] = []
     with (
         MathVerifier(marker=parse_marker(marker)) as verifier,
-        progress_bar("grading", "rollouts", show=show) as update,
+        progress_bar("grading", "rollouts", show=show) as bar,
     ):
         tables = import_verdicts(
-            path, verifier, config, update, benchmark=benchmark, say=notes.append
+            path, verifier, config, bar.set, benchmark=benchmark, say=notes.append
         )
     one = len(tables) == 1
     places = {p: "." if one else f"{i:02d}-{short_name(p)}" for i, p in enumerate(tables)}

@@ -29,14 +29,8 @@ def similarity_of(
     policy = labels["policy"].dropna()
     steps = labels["policy_step"].dropna()
     layers, anchors = store.settings.layers, store.settings.anchors
-    with progress_bar("similarity", "layer x anchor", show=show) as update:
-        done, total = 0, len(benchmarks) * len(layers) * len(anchors)
-
-        def tick(_: str) -> None:
-            nonlocal done
-            done += 1
-            update(min(done, total), total)
-
+    with progress_bar("similarity", "layer x anchor", show=show) as bar:
+        bar.set(0, len(benchmarks) * len(layers) * len(anchors))
         for benchmark in benchmarks:
 
             def read(layer: str, anchor: str, benchmark: str = benchmark) -> Any:
@@ -45,7 +39,7 @@ def similarity_of(
                 return rows[here].reset_index(drop=True), states[here]
 
             result = similarity_table(
-                read, layers, anchors, **draws, progress=tick,
+                read, layers, anchors, **draws, progress=lambda _: bar.advance(),
                 parts=_similarity_parts(run, store, benchmark, draws),
                 context={
                     "policy": policy.iloc[0] if len(policy) else "unknown",

@@ -25,6 +25,7 @@ from geomrl.models.decoder import FINAL, score_next
 from geomrl.probe.anchors import find_anchors
 from geomrl.probe.extraction import ModelProbe, token_batches
 from geomrl.probe.extractor import Rows, Write
+from geomrl.progress import Bar, Progress
 from geomrl.seeds import derive_rng
 from geomrl.stats.intervals import mean_interval
 from geomrl.verify.marker import Marker
@@ -132,7 +133,7 @@ def replace(
     anchor: str,
     seed: int = 0,
     batch_tokens: int = 16384,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     finished: Callable[[str, pd.DataFrame], None] | None = None,
 ) -> pd.DataFrame:
     """Score every trial untouched and under each arm, layer by layer.
@@ -147,11 +148,10 @@ def replace(
         against the untouched trial).
     """
     batches = token_batches([len(t.ids) for t in trials], batch_tokens)
-    total = len(trials) * (1 + len(layers) * len(ARMS))
-    done = 0
+    bar = Bar(progress)
+    bar.set(0, len(trials) * (1 + len(layers) * len(ARMS)))
 
     def run(layer: str | None, values: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        nonlocal done
         logprob = torch.empty(len(trials))
         states = {name: torch.empty(len(trials), probe.hidden_size) for name in layers}
         for batch in batches:
@@ -161,9 +161,7 @@ def replace(
             logprob[torch.tensor(batch)] = score.cpu()
             for name in read:
                 states[name][torch.tensor(batch)] = read[name].float().cpu()
-            done += len(batch)
-            if progress:
-                progress(done, total)
+            bar.advance(len(batch))
         return logprob, states
 
     untouched, states = run(None, None)

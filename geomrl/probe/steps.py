@@ -163,10 +163,10 @@ def replace_anchor(
     missing = [name for name in names if parts.read_frame(anchor, name) is None]
     if missing:
         trials = build_trials(reader, run.rollouts, run_marker(run), anchor)
-        with progress_bar("replacing", "forwards", show=show) as update:
+        with progress_bar("replacing", "forwards", show=show) as bar:
             replace_states(
                 reader, trials, missing, anchor=anchor, seed=seed, batch_tokens=batch_tokens,
-                progress=update, finished=lambda name, rows: parts.write_frame(rows, anchor, name),
+                progress=bar.set, finished=lambda name, rows: parts.write_frame(rows, anchor, name),
             )  # fmt: skip
     each = pd.concat([parts.read_frame(anchor, name) for name in names], ignore_index=True)
     table = summarise_replacement(each, seed=seed, n_boot=n_boot)
@@ -213,23 +213,16 @@ def _extract(
     """Make the store's missing shards, on one device or several."""
     missing = store.missing_shards()
     todo = sum(len(store.shard_range(shard)) for shard in missing)
-    total, done = len(run.rollouts), len(run.rollouts) - todo
-    with progress_bar("states", "rollouts", show=show) as update:
-
-        def tick(more: int) -> None:
-            nonlocal done
-            done += more
-            update(done, total)
-
-        update(done, total)
+    with progress_bar("states", "rollouts", show=show) as bar:
+        bar.set(len(run.rollouts) - todo, len(run.rollouts))
         marker = run_marker(run)
         if len(options.device_list) == 1 or not missing:
             fill_store(
-                reader, run.rollouts, marker, store, missing, tick, batch_tokens=batch_tokens
+                reader, run.rollouts, marker, store, missing, bar.advance, batch_tokens=batch_tokens
             )
         else:
             load = {"name": reader.loaded.name, **options.loading()}
             fill_store_on_devices(
-                options.device_list, run.path, store.path, marker.spec, load, missing, tick,
+                options.device_list, run.path, store.path, marker.spec, load, missing, bar.advance,
                 batch_tokens=batch_tokens,
             )  # fmt: skip

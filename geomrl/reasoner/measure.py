@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from geomrl.errors import GeomrlError
 from geomrl.problems.arithmetic import heldout_problems, operation_path
 from geomrl.problems.problem import Problem
+from geomrl.progress import Bar
 from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.stats.passk import pass_at_k
 
@@ -75,11 +76,11 @@ class ReasonerReport:
 def measure_reasoner(
     folder: Path,
     config: MeasureConfig | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    bar: Bar | None = None,
 ) -> ReasonerReport:
     """Sample the checkpoint in `folder` on held-out problems and measure it.
 
-    `progress(done, total)` counts rollouts.
+    `bar` counts rollouts.
 
     Raises:
         GeomrlError: the folder contains no checkpoint that can be loaded.
@@ -88,7 +89,7 @@ def measure_reasoner(
 
     config = config or MeasureConfig()
     loaded = load_model(str(folder), device="cpu")
-    rollouts = sample_rollouts(loaded, heldout_problems(config.problems), config, progress)
+    rollouts = sample_rollouts(loaded, heldout_problems(config.problems), config, bar)
     n = config.samples
     groups = [group for _, group in rollouts.groupby("problem_id", sort=False)]
     counts = np.array([(group["verdict"] == "correct").sum() for group in groups])
@@ -120,7 +121,7 @@ def sample_rollouts(
     loaded: LoadedModel,
     problems: Sequence[Problem],
     config: MeasureConfig,
-    progress: Callable[[int, int], None] | None = None,
+    bar: Bar | None = None,
 ) -> pd.DataFrame:
     """Sample and grade; return the rollout table (kept in memory only)."""
     from geomrl.rollout.engine import Sampling
@@ -133,7 +134,7 @@ def sample_rollouts(
     )
     with tempfile.TemporaryDirectory() as run, MathVerifier(workers=1) as verifier:
         engine = TransformersEngine(loaded)
-        return generate_rollouts(loaded, engine, verifier, problems, settings, Path(run), progress)
+        return generate_rollouts(loaded, engine, verifier, problems, settings, Path(run), bar)
 
 
 def distinct_share(group: pd.DataFrame) -> float | None:

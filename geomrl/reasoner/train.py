@@ -88,12 +88,12 @@ def train_reasoner(
     with one_thread(), new_folder(out) as folder:
         tokenizer = train_tokenizer(config)
         model = build_model(config, tokenizer)
-        with progress_bar("training", "steps", show=show_progress) as update:
-            fit(model, training_batches(config, tokenizer), config, update)
+        with progress_bar("training", "steps", show=show_progress) as bar:
+            fit(model, training_batches(config, tokenizer), config, bar.set)
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder, save_jinja_files=False)
-        with progress_bar("measuring", "rollouts", show=show_progress) as update:
-            report = measure_reasoner(folder, config.measure, update)
+        with progress_bar("measuring", "rollouts", show=show_progress) as bar:
+            report = measure_reasoner(folder, config.measure, bar)
         record = {
             "config": asdict(config),
             "versions": {name: version(name) for name in ("geomrl", "torch", "transformers")},

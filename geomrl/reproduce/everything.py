@@ -62,11 +62,11 @@ def reproduce(
         )
         made[kind] = bundled.make(kind)
     written: list[Path] = []
-    with progress_bar("figures", "analyses", show=show) as update:
-        for number, (name, analysis) in enumerate(known.items()):
-            update(number, len(known))
+    with progress_bar("figures", "analyses", show=show) as bar:
+        bar.set(0, len(known))
+        for name, analysis in known.items():
             written += analysis.write(name, out, {kind: made[kind] for kind in analysis.needs})
-        update(len(known), len(known))
+            bar.advance()
     page = out / PAGE
     with atomic_path(page) as temporary:
         temporary.write_text(_index(out, known))

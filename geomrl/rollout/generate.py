@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from geomrl.models.loading import LoadedModel, load_tokenizer
 from geomrl.models.turns import end_ids
 from geomrl.problems.problem import Problem
 from geomrl.problems.prompts import Prompt, default_template, render_prompt
-from geomrl.progress import Say
+from geomrl.progress import Bar, Say
 from geomrl.rollout.engine import Engine, Request, Sampling
 from geomrl.rollout.grading import (
     golds_of,
@@ -81,7 +80,7 @@ def generate_rollouts(
     problems: Sequence[Problem],
     config: RolloutConfig,
     run: Path,
-    progress: Callable[[int, int], None] | None = None,
+    bar: Bar | None = None,
     say: Say = lambda line: None,
 ) -> pd.DataFrame:
     """Sample `config.n` responses a problem into `run/rollouts.parquet` and return the graded table.
@@ -89,8 +88,8 @@ def generate_rollouts(
     Rollouts are sampled in the (problem, sample) order, `config.chunk` at a time. Each chunk is
     written when it is whole, so a killed run redoes one chunk at most, with the same draws; another
     `chunk` goes on from there. Grading follows when all are sampled, and again, from the stored
-    responses, where golds, marker or verifier have changed since. `progress(done, total)` counts
-    rollouts; `say` is told of a grading that is done again.
+    responses, where golds, marker or verifier have changed since. `bar` counts
+    rollouts; `say` is called with a line where grading is done again.
 
     Raises:
         GeomrlError: the run holds rollouts of other settings; the model's logits are not finite.
@@ -106,7 +105,7 @@ def generate_rollouts(
     if not table_path.exists():
         with sole_process(run / ".rollouts.lock", "a sampling"):
             if not table_path.exists():  # another process may have finished just now
-                sampled = _sample_all(loaded, engine, parts, planned, config, progress)
+                sampled = _sample_all(loaded, engine, parts, planned, config, bar or Bar())
                 write_rollouts(table_path, grade_table(sampled, golds, verifier))
                 record_grading(run, golds, verifier)
             _forget(parts)
@@ -125,7 +124,7 @@ def grade_again(
         run: the run directory.
         golds: by "benchmark/problem_id"; empty where the table's own are right.
         verifier: the judge.
-        say: told why, and how many verdicts changed.
+        say: called with why, and with how many verdicts changed.
     """
     path = run / ROLLOUTS
     before = read_rollouts(path)
@@ -149,24 +148,21 @@ def _sample_all(
     parts: Path,
     planned: Sequence[_Planned],
     config: RolloutConfig,
-    progress: Callable[[int, int], None] | None,
+    bar: Bar,
 ) -> pd.DataFrame:
     """Return all rollouts in their order, ungraded: those of finished parts, and the others now."""
     remove_leftovers(parts)
     have = set(_finished(parts).get("rollout_id", ()))
     left = [(i, p) for i, p in enumerate(planned) if p.row["rollout_id"] not in have]
     done = len(planned) - len(left)
-    if progress:
-        progress(done, len(planned))
+    bar.set(done, len(planned))
     for start in range(0, len(left), config.chunk):
         chunk = left[start : start + config.chunk]
-        tick = partial(_tell, progress, done, len(planned)) if progress else None
-        part = _sample(loaded, engine, [each for _, each in chunk], config, tick)
+        part = _sample(loaded, engine, [each for _, each in chunk], config, bar)
         # Named by its first rollout's place: no two chunks share one, whatever their sizes.
         write_parquet(parts / f"part-{chunk[0][0]:08d}.parquet", part, SCHEMA)
         done += len(chunk)
-        if progress:
-            progress(done, len(planned))
+        bar.set(done, len(planned))
     whole = _finished(parts).set_index("rollout_id", drop=False)
     return whole.loc[[each.row["rollout_id"] for each in planned]].reset_index(drop=True)
 
@@ -182,10 +178,6 @@ def _forget(parts: Path) -> None:
         for path in parts.glob("*"):
             path.unlink()
         parts.rmdir()
-
-
-def _tell(progress: Callable[[int, int], None], before: int, total: int, more: int) -> None:
-    progress(before + more, total)
 
 
 def rollout_settings(
@@ -303,18 +295,10 @@ def _sample(
     engine: Engine,
     chunk: Sequence[_Planned],
     config: RolloutConfig,
-    progress: Callable[[int], None] | None,
+    bar: Bar,
 ) -> pd.DataFrame:
     """Generate one chunk."""
-    finished = 0
-
-    def tick(more: int) -> None:
-        nonlocal finished
-        finished += more
-        if progress:
-            progress(finished)
-
-    completions = engine.generate([p.request for p in chunk], config.sampling, tick)
+    completions = engine.generate([p.request for p in chunk], config.sampling, bar.advance)
     texts = [response_text(loaded.tokenizer, c.ids, c.finish_reason) for c in completions]
     frame = pd.DataFrame([p.row for p in chunk]).assign(
         response=texts,

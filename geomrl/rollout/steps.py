@@ -75,9 +75,9 @@ def make_rollouts(
         check_sampling(loaded, engine)
     with (
         MathVerifier(marker=parse_marker(marker)) as verifier,
-        progress_bar("rollouts", "rollouts", show=show) as update,
+        progress_bar("rollouts", "rollouts", show=show) as bar,
     ):
-        generate_rollouts(loaded, engine, verifier, chosen, config, run, update, say)
+        generate_rollouts(loaded, engine, verifier, chosen, config, run, bar, say)
     return open_run(run)
 
 
@@ -124,10 +124,10 @@ def import_rollouts(
     record_step(run, "rollouts", settings, begun=begun, free=("marker",))
     with (
         MathVerifier(marker=parse_marker(marker)) as verifier,
-        progress_bar("grading", "rollouts", show=show) as update,
+        progress_bar("grading", "rollouts", show=show) as bar,
     ):
         if not begun:
-            table = read_foreign_rollouts(file, tokenizer, verifier, config, update, say)
+            table = read_foreign_rollouts(file, tokenizer, verifier, config, bar.set, say)
             write_rollouts(run / ROLLOUTS, table)
             record_grading(run, golds_of(table), verifier)
         elif not config.keep_labels:

@@ -19,6 +19,7 @@ from geomrl.errors import GeomrlError
 from geomrl.files import write_json, write_parquet
 from geomrl.geometry.similarity import similarity_table
 from geomrl.probe.extractor import Extractor
+from geomrl.progress import Progress
 from geomrl.rollout.engine import Sampling
 from geomrl.runs.layout import ROLLOUTS, SIMILARITY, SUMMARY
 from geomrl.runs.rollouts import SCHEMA, with_answer_classes
@@ -28,7 +29,7 @@ from geomrl.train.batch import Sample, samples_table, sampling_columns
 from geomrl.train.config import EvaluationConfig, TrainConfig
 from geomrl.train.deepspeed_engine import Engine
 from geomrl.train.dynamic_sampling import TrainingPrompt
-from geomrl.train.passes import Progress, read_states
+from geomrl.train.passes import read_states
 from geomrl.train.positions import AnchorFinder
 from geomrl.train.sampling import Sampler
 

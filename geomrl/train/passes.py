@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from geomrl.probe.extractor import Extractor, Rows
+from geomrl.progress import Progress
 from geomrl.train.batch import Sample
 from geomrl.train.deepspeed_engine import Runner
 from geomrl.train.minibatch import pad, response_tokens
 from geomrl.train.planning import most_tokens, plan_micro_batches
 from geomrl.train.policy import head_calls
 
-Progress = Callable[[int, int], None]
 T = TypeVar("T")
 
 

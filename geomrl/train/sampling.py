@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from geomrl.errors import GeomrlError
+from geomrl.progress import Bar, Progress
 from geomrl.rollout.engine import Completion, Request, Sampling, TrainingEngine
 from geomrl.rollout.generate import response_text
 from geomrl.seeds import derive_seed
@@ -20,8 +21,6 @@ from geomrl.train.policy import Policy
 from geomrl.train.weights import named_weights
 from geomrl.train.world import World
 from geomrl.verify.verifier import Grade, Verifier
-
-Progress = Callable[[int, int], None]
 
 
 class Sampler:
@@ -73,7 +72,7 @@ class Sampler:
             policy_step: the training step whose weights these are.
             seed: the run's seed.
             purpose: labels that set these draws apart from all others'.
-            progress: told (rollouts done, of all) on this rank.
+            progress: called with how many rollouts are done on this rank, and of how many.
 
         Raises:
             GeomrlError: the engine ended a response before `sampling.max_tokens`.
@@ -120,20 +119,16 @@ class Sampler:
     def _generate(
         self, requests: Sequence[Request], sampling: Sampling, progress: Progress | None
     ) -> list[Completion]:
-        """Generate chunk by chunk, telling how many are done."""
-        done = 0
-
-        def tick(more: int) -> None:
-            nonlocal done
-            done += more
-            if progress:
-                progress(done, len(requests))
-
+        """Generate chunk by chunk, counting what is done."""
+        bar = Bar(progress)
+        bar.set(0, len(requests))
         size = self.config.rollout.chunk
         return [
             completion
             for start in range(0, len(requests), size)
-            for completion in self.engine.generate(requests[start : start + size], sampling, tick)
+            for completion in self.engine.generate(
+                requests[start : start + size], sampling, bar.advance
+            )
         ]
 
     def _sample(

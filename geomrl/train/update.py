@@ -17,12 +17,13 @@ from torch import Tensor
 
 from geomrl.errors import GeomrlError
 from geomrl.probe.extractor import Extractor
+from geomrl.progress import Progress
 from geomrl.train.alignment_term import AlignmentTerm, Table
 from geomrl.train.config import TrainConfig
 from geomrl.train.dapo import importance_weights, policy_loss, token_means, token_weights
 from geomrl.train.deepspeed_engine import Engine
 from geomrl.train.minibatch import MiniBatch, Piece, collate
-from geomrl.train.passes import Progress, run_policy
+from geomrl.train.passes import run_policy
 from geomrl.train.planning import most_tokens, plan_micro_batches
 from geomrl.train.policy import head_calls
 
