@@ -34,8 +34,8 @@ from geomrl.probe.extraction import ModelProbe
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
 from geomrl.rollout.engine import Sampling
+from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.rollout.generate import RolloutConfig, generate_rollouts
-from geomrl.rollout.transformers_engine import TransformersEngine
 from geomrl.runs.rollouts import with_answer_classes
 from geomrl.seeds import derive_rng
 from geomrl.verify.verifier import MathVerifier

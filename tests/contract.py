@@ -25,7 +25,7 @@ LEAVES = {"errors", "files", "seeds", "progress"}
 HEAVY = {
     "nnsight": {"probe/extractor.py"},
     "deepspeed": {"train/deepspeed_engine.py"},
-    "vllm": {"rollout/vllm_engine.py"},
+    "vllm": {"rollout/engines/vllm.py"},
 }
 """Libraries that take long to import, and the only files that may: those that exist for them."""
 PRINTING = ("cli/", "progress.py", "train/display.py")

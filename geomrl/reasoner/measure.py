@@ -125,8 +125,8 @@ def sample_rollouts(
 ) -> pd.DataFrame:
     """Sample and grade; return the rollout table (kept in memory only)."""
     from geomrl.rollout.engine import Sampling
+    from geomrl.rollout.engines.transformers import TransformersEngine
     from geomrl.rollout.generate import RolloutConfig, generate_rollouts
-    from geomrl.rollout.transformers_engine import TransformersEngine
     from geomrl.verify.verifier import MathVerifier
 
     settings = RolloutConfig(

@@ -1,12 +1,17 @@
-"""The protocol that a generation engine fills: token ids and a seed in, token ids out."""
+"""What a generation engine is: token ids and a seed in, token ids out; and what training asks of one.
+
+Imports no torch. The engines are in `rollout.engines`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 
@@ -50,17 +55,118 @@ class Engine(Protocol):
         sampling: Sampling,
         progress: Callable[[int], None] | None = None,
     ) -> list[Completion]:
-        """Sample one completion a request; `progress` is told how many more have finished."""
+        """Sample one completion a request; `progress` is called with how many more have finished."""
         ...
 
 
-class TrainingEngine(Engine, Protocol):
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What an engine may know of the training that it samples for.
+
+    `longest` is the number of tokens of the longest prompt with the longest response, `chunk` that of
+    requests in one call of `generate` at most. `settings` is the engine's own section of the
+    configuration (`rollout.vllm`), None where it has none.
+    """
+
+    model: str
+    dtype: str
+    attention: str | None
+    trust_remote_code: bool
+    chunk: int
+    longest: int
+    settings: Any = None
+
+
+@dataclass(frozen=True)
+class EngineMemory:
+    """What an engine takes of a rank's memory, beside the policy.
+
+    `weights` are bytes that it keeps always, `cache` bytes that it takes to generate. An engine that
+    is given a share of the GPU instead (0 to 1) has `share` while it generates and keeps `share_kept`
+    of the whole GPU at an update.
+    """
+
+    weights: float = 0.0
+    cache: float = 0.0
+    share: float = 0.0
+    share_kept: float = 0.0
+
+
+class TrainingEngine(ABC):
     """An engine whose weights follow a policy in training.
 
     One round of training calls `wake`, `load_weights`, `generate` (as often as needed) and `sleep`,
-    in this order: a sleeping engine may have let its weights go.
+    in this order: a sleeping engine may have let its weights go. The class methods are called before
+    one is made, and some of them without any model at hand.
     """
 
+    title: ClassVar[str] = "the engine"
+    """Its name in sentences."""
+
+    exact_logprobs: ClassVar[bool] = False
+    """Whether its log-probabilities are the policy's own up to rounding. Where they are not, an update
+    weighs each token by p_trainer / p_engine (`rollout.importance_cap`)."""
+
+    @classmethod
+    @abstractmethod
+    def for_training(cls, job: TrainingJob, tokenizer: Any, device: torch.device) -> Self:
+        """Make the engine, with weights of its own.
+
+        Args:
+            job: the training; `longest` counts the held-out prompts too.
+            tokenizer: the model's.
+            device: of this rank.
+
+        Raises:
+            GeomrlError: it cannot run this model here.
+        """
+
+    @classmethod  # noqa: B027  most engines have nothing to check
+    def preflight(cls, job: TrainingJob) -> None:
+        """Check that what the engine needs is there; no weights are read.
+
+        Raises:
+            GeomrlError: a library is missing, or it cannot serve this job.
+        """
+
+    @classmethod  # noqa: B027  most engines have nothing to check
+    def check_names(cls, job: TrainingJob, names: Collection[str]) -> None:
+        """Check that `load_weights` will take the policy's weights; no weights are read.
+
+        Args:
+            job: the training.
+            names: of the policy's parameters, as transformers names them.
+
+        Raises:
+            GeomrlError: one of them would be refused.
+        """
+
+    @classmethod
+    def max_length(cls, job: TrainingJob) -> int | None:
+        """Return the tokens of the longest sequence that it has room for; None: any, or `longest`."""
+        return None
+
+    @classmethod
+    def memory(cls, job: TrainingJob, *, weights: int, token: int) -> EngineMemory:
+        """Return what it takes of a rank's memory.
+
+        Args:
+            job: the training.
+            weights: bytes of the whole model.
+            token: bytes of one token's keys and values in all layers.
+        """
+        return EngineMemory()
+
+    @abstractmethod
+    def generate(
+        self,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Completion]:
+        """Sample one completion a request, in their order; see `Engine`."""
+
+    @abstractmethod
     def load_weights(self, named: Iterable[tuple[str, Tensor]]) -> None:
         """Take every weight anew.
 
@@ -72,16 +178,15 @@ class TrainingEngine(Engine, Protocol):
             GeomrlError: a name is unknown or missing, or a shape is wrong. The weights are then
                 part old and part new: the engine must not be used before they are loaded again.
         """
-        ...
 
+    @abstractmethod
     def sleep(self) -> None:
         """Give back what memory the engine can do without until `wake`."""
-        ...
 
+    @abstractmethod
     def wake(self) -> None:
         """Take the memory again. The weights are undefined until `load_weights`."""
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Give everything back, at the end: the engine cannot be used again."""
-        ...

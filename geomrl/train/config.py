@@ -125,13 +125,14 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _lengths(self) -> Self:
-        room = self.rollout.vllm.max_model_len
-        if self.rollout.engine == "vllm" and room is not None and room < self.max_generated:
+        settings = self.rollout.engine_settings
+        room = None if settings is None else settings.max_model_len
+        if room is not None and room < self.max_generated:
             key = "rollout.max_tokens"
             if self.evaluated_tokens > self.rollout.max_tokens:
                 key = "evaluation.max_tokens"
             raise ValueError(
-                f"rollout.vllm.max_model_len {room} is below data.max_prompt_tokens"
+                f"rollout.{self.rollout.engine}.max_model_len {room} is below data.max_prompt_tokens"
                 f" {self.data.max_prompt_tokens} + {key}"
                 f" {self.max_generated - self.data.max_prompt_tokens}: raise it, or leave it out"
             )

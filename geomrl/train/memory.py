@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from geomrl.train.config import TrainConfig
+from geomrl.train.job import rollout_engine, training_job
 
 _BYTES = {"float32": 4, "bfloat16": 2}
 GIGA = 1e9
@@ -36,8 +37,9 @@ class ModelShape:
 class Memory:
     """Bytes on one GPU.
 
-    `reference` is the first policy's whole copy for the KL term, `engine` the transformers engine's
-    copy of the model and `rollout_cache` its cache; vLLM takes a share of the GPU that it is given.
+    `reference` is the first policy's whole copy for the KL term, `engine` the copy of the model that
+    the engine keeps and `rollout_cache` its cache. An engine that is given a share of the GPU instead
+    has `share` of it (0 to 1) while it generates, and `share_kept` at an update.
     """
 
     weights: float
@@ -48,6 +50,8 @@ class Memory:
     head: float
     rollout_cache: float
     engine: float
+    share: float = 0.0
+    share_kept: float = 0.0
 
     @property
     def resident(self) -> float:
@@ -126,15 +130,17 @@ def estimate(shape: ModelShape, config: TrainConfig, world_size: int) -> Memory:
     With b bytes a number (2 for bfloat16, 4 for float32), P weights of which T are trained, N ranks:
     weights bP (ZeRO-3: bP/N); gradients 4T, since they are summed in float32 (ZeRO-2 and 3: 4T/N); Adam
     12T/N for its two moments and the float32 master copy (ZeRO-0: 8T, no copy is needed), 0 where it
-    is offloaded. The reference of a KL term and the transformers engine's model are bP each, whole on
+    is offloaded. The reference of a KL term and an engine's copy of the model are bP each, whole on
     every rank under any ZeRO stage; with LoRA the reference is the policy's own base.
     """
     b, zero = _BYTES[config.model.dtype], config.deepspeed.zero
     trained = trainable_weights(shape, config)
     adam = 8.0 * trained if zero == 0 else 12.0 * trained / world_size
     weights = b * shape.weights / (world_size if zero == 3 else 1)
-    whole = float(b * shape.weights)
-    own = config.rollout.engine == "transformers"
+    whole = b * shape.weights
+    engine = rollout_engine(config).memory(
+        training_job(config), weights=whole, token=b * shape.layers * 2 * shape.key
+    )
     # Of each layer: both norms' inputs and outputs and the residuals (8 x hidden), queries, keys,
     # values before and after norm and rotation, attention's output, and the MLP's four products.
     layer = 8 * shape.hidden + 4 * (shape.query + 2 * shape.key) + 4 * shape.intermediate
@@ -143,17 +149,18 @@ def estimate(shape: ModelShape, config: TrainConfig, world_size: int) -> Memory:
         kept = shape.layers * shape.hidden + layer
     else:
         kept = shape.layers * layer
-    cached = config.rollout.chunk * config.max_generated * shape.layers * 2 * shape.key
     return Memory(
         weights=weights,
         gradients=4 * trained / (world_size if zero >= 2 else 1),
         adam=0.0 if config.deepspeed.offload_optimiser else adam,
-        reference=whole if config.dapo.kl and config.model.lora is None else 0.0,
+        reference=float(whole) if config.dapo.kl and config.model.lora is None else 0.0,
         activations=float(b * tokens * kept),
         # Logits as the head gives them, in float32, and one array of that size.
         head=float((b + 8) * min(config.model.head_chunk, tokens) * shape.vocabulary),
-        rollout_cache=float(b * cached) if own else 0.0,
-        engine=whole if own else 0.0,
+        rollout_cache=engine.cache,
+        engine=engine.weights,
+        share=engine.share,
+        share_kept=engine.share_kept,
     )
 
 
@@ -217,12 +224,11 @@ def memory_lines(shape: ModelShape, config: TrainConfig, world_size: int) -> lis
         "memory of a rank at an update, at most about: "
         + _sum({**policy, **kept, **passing}, memory.updating),
     ]
-    if config.rollout.engine == "vllm":
-        share = config.rollout.vllm.gpu_memory_utilization
+    if memory.share:
         lines.append(
             f"memory of a rank at generation: {_sum({**policy, **kept}, memory.generating)}, and"
-            f" vLLM's {share:.0%} of the GPU"
-            + (", which it gives back for the update" if config.rollout.vllm.sleep else ", always")
+            f" {rollout_engine(config).title}'s {memory.share:.0%} of the GPU"
+            + (", always" if memory.share_kept else ", which it gives back for the update")
         )
     else:
         cache = {f"cache of {config.rollout.chunk} rollouts": memory.rollout_cache}

@@ -167,12 +167,10 @@ def _check_ranks(config: TrainConfig, world_size: int) -> None:
 
 
 def _check_libraries(config: TrainConfig) -> None:
+    from geomrl.train.job import rollout_engine, training_job
     from geomrl.train.metrics_log import require_loggers
 
-    if config.rollout.engine == "vllm":
-        from geomrl.rollout.vllm_engine import require_vllm
-
-        require_vllm()
+    rollout_engine(config).preflight(training_job(config))
     if find_spec("deepspeed") is None:
         raise MissingExtra("deepspeed", "train", "training")
     if config.model.lora is not None and find_spec("peft") is None:
@@ -266,7 +264,6 @@ def _memory_notes(shape: ModelShape, config: TrainConfig, world_size: int) -> li
         offloaded = 12.0 * trainable_weights(shape, config) * here / world_size
     notes = memory_notes(
         estimate(shape, config, world_size),
-        config,
         gpu=gpu,
         host=float(psutil.virtual_memory().available),
         ranks_here=here,

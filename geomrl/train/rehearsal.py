@@ -6,16 +6,15 @@ configuration, and no process is started, so that any number of ranks can be reh
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from geomrl.errors import GeomrlError, reason_of
 from geomrl.models.decoder import find_decoder, next_token_logits
-from geomrl.models.loading import resolve_model
 from geomrl.train.config import TrainConfig
 from geomrl.train.deepspeed_engine import adamw, check_deepspeed
+from geomrl.train.job import rollout_engine, training_job
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.weights import named_weights
 
@@ -101,15 +100,4 @@ def _check_names(config: TrainConfig, plain: set[str], pushed: set[str]) -> None
             f"model.lora.targets: with these adapters the weight {wrong[0]} has no counterpart in the"
             " model that samples; name other modules, such as [q_proj, k_proj, v_proj, o_proj]"
         )
-    folder = Path(resolve_model(config.model.name))
-    if config.rollout.engine != "vllm" or not any(folder.glob("*.safetensors")):
-        return
-    from geomrl.rollout.vllm_engine import checkpoint_shapes
-
-    unknown = sorted(plain - set(checkpoint_shapes(config.model.name)) - {"lm_head.weight"})
-    if unknown:
-        raise GeomrlError(
-            f"model.name {config.model.name}: transformers names a weight {unknown[0]}, which the"
-            " checkpoint does not have, so it could not be pushed to vLLM; use rollout.engine"
-            " transformers"
-        )
+    rollout_engine(config).check_names(training_job(config), plain)

@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 from geomrl.errors import GeomrlError
-from geomrl.train.config import TrainConfig
 from geomrl.train.memory import GIGA, Disk, Memory
 
 _CURE = "activation checkpointing, a higher ZeRO stage, more ranks or smaller micro-batches"
@@ -15,7 +14,6 @@ _CURE = "activation checkpointing, a higher ZeRO stage, more ranks or smaller mi
 
 def memory_notes(
     memory: Memory,
-    config: TrainConfig,
     *,
     gpu: float | None,
     host: float,
@@ -26,7 +24,6 @@ def memory_notes(
 
     Args:
         memory: of one rank.
-        config: the run's configuration.
         gpu: bytes of a rank's GPU; None where there is none.
         host: bytes of this machine's memory that are available.
         ranks_here: ranks on this machine.
@@ -40,11 +37,9 @@ def memory_notes(
             f"note: {ranks_here} rank(s) may need {_gb(needed)} GB of memory, and this machine has no"
             f" GPU and {_gb(host)} GB available: use {_CURE}"
         ]
-    vllm = config.rollout.vllm
-    share = vllm.gpu_memory_utilization * gpu if config.rollout.engine == "vllm" else 0.0
     phases = {
-        "an update": memory.updating + (0.0 if vllm.sleep else share),
-        "generation": memory.generating + share,
+        "an update": memory.updating + memory.share_kept * gpu,
+        "generation": memory.generating + memory.share * gpu,
     }
     cures = {"an update": _CURE, "generation": "a smaller rollout.chunk or gpu_memory_utilization"}
     notes = [

@@ -15,6 +15,7 @@ from geomrl.train.losses import loss_row
 from geomrl.train.values import (
     Arm,
     DeepSpeedExtra,
+    EngineName,
     EvalAnchor,
     Kind,
     Layers,
@@ -126,8 +127,8 @@ class VllmSettings(Section):
 class RolloutSettings(Section):
     """How a training step samples. top-p is 1 and top-k off: the policy itself is sampled."""
 
-    engine: Literal["transformers", "vllm"] = Field(
-        default="transformers", description="Who generates."
+    engine: EngineName = Field(
+        default="transformers", description="Who generates; or FILE.py:CLASS."
     )
     samples: int = Field(default=16, description="Rollouts a problem: the group's size.")
     max_tokens: int = Field(default=20480, ge=1, description="Response tokens at most.")
@@ -143,7 +144,8 @@ class RolloutSettings(Section):
     importance_cap: float | None = Field(
         default=2.0,
         gt=0,
-        description="With vLLM: cap of a token's p_trainer / p_engine; None: off.",
+        description="With vLLM, or an engine that is not exact: cap of a token's p_trainer / p_engine;"
+        " None: off.",
     )
     mismatch_stop: float = Field(
         default=0.5,
@@ -151,6 +153,12 @@ class RolloutSettings(Section):
         description="Mean |log p_trainer - log p_engine| in nats above which it stops.",
     )
     vllm: VllmSettings = Field(default_factory=VllmSettings, description="Used with engine: vllm.")
+
+    @property
+    def engine_settings(self) -> VllmSettings | None:
+        """The section that has the engine's name; None where there is none."""
+        section = getattr(self, self.engine, None)
+        return section if isinstance(section, VllmSettings) else None
 
     @field_validator("samples")
     @classmethod

@@ -24,13 +24,13 @@ from geomrl.models.turns import turn_end_ids
 from geomrl.probe.extractor import Extractor
 from geomrl.problems.load import load_problems
 from geomrl.rollout.engine import TrainingEngine
-from geomrl.rollout.transformers_engine import TransformersEngine
 from geomrl.seeds import derive_seed
 from geomrl.train.adapters import adapters_off
 from geomrl.train.config import TrainConfig, override
 from geomrl.train.deepspeed_engine import DeepSpeedEngine, partitioned_loading
 from geomrl.train.display import TrainDisplay
 from geomrl.train.dynamic_sampling import PromptOrder, TrainingPrompt, training_prompts
+from geomrl.train.job import rollout_engine, training_job
 from geomrl.train.metrics_log import MetricsLog
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.positions import AnchorFinder
@@ -135,32 +135,18 @@ def _rollout_engine(
     The policy's weights are pushed into the engine; sampling from the policy itself would gather them
     for every token under ZeRO-3. Held-out prompts come first: they decide how much room it needs.
     """
-    trust = config.model.trust_remote_code
-    if config.rollout.engine == "vllm":
-        from geomrl.rollout.vllm_engine import VLLMEngine
-
-        tokenizer = load_tokenizer(config.model.name, trust_remote_code=trust)
-        held_out = _held_out(config, tokenizer)
-        settings = config.rollout.vllm
-        needed = _room_for(held_out, config, settings.max_model_len)
-        made = VLLMEngine(
-            config.model.name,
-            dtype=config.model.dtype,
-            device=world.device,
-            gpu_memory_utilization=settings.gpu_memory_utilization,
-            sleep=settings.sleep,
-            max_model_len=settings.max_model_len or needed,
-            enforce_eager=settings.enforce_eager,
-            trust_remote_code=trust,
-        )
-        return made, tokenizer, held_out
-    loaded = _load(config, str(world.device))
-    held_out = _held_out(config, loaded.tokenizer)
-    _room_for(held_out, config, loaded.max_length)
-    return TransformersEngine(loaded), loaded.tokenizer, held_out
+    tokenizer = load_tokenizer(config.model.name, trust_remote_code=config.model.trust_remote_code)
+    held_out = _held_out(config, tokenizer)
+    kind = rollout_engine(config)
+    longest = _longest(held_out, config, kind.max_length(training_job(config)))
+    return (
+        kind.for_training(training_job(config, longest), tokenizer, world.device),
+        tokenizer,
+        held_out,
+    )
 
 
-def _room_for(held_out: Sequence[TrainingPrompt], config: TrainConfig, room: int | None) -> int:
+def _longest(held_out: Sequence[TrainingPrompt], config: TrainConfig, room: int | None) -> int:
     """Return the tokens of the longest prompt with the longest response, of training and evaluation.
 
     Held-out prompts may be longer than `data.max_prompt_tokens`, since none is left out.

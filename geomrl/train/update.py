@@ -22,6 +22,7 @@ from geomrl.train.alignment_term import AlignmentTerm, Table
 from geomrl.train.config import TrainConfig
 from geomrl.train.dapo import importance_weights, policy_loss, token_means, token_weights
 from geomrl.train.deepspeed_engine import Engine
+from geomrl.train.job import rollout_engine
 from geomrl.train.minibatch import MiniBatch, Piece, collate
 from geomrl.train.passes import run_policy
 from geomrl.train.planning import most_tokens, plan_micro_batches
@@ -142,8 +143,9 @@ def _policy_share(
     now = logprobs.detach()
     old = torch.where(piece.old.isnan(), now.to(piece.old.dtype), piece.old)
     importance = None
-    if config.rollout.engine == "vllm" and config.rollout.importance_cap is not None:
-        importance = importance_weights(old, piece.engine_logprobs, config.rollout.importance_cap)
+    cap = config.rollout.importance_cap
+    if cap is not None and not rollout_engine(config).exact_logprobs:
+        importance = importance_weights(old, piece.engine_logprobs, cap)
     result = policy_loss(
         logprobs,
         old,

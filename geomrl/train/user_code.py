@@ -1,4 +1,4 @@
-"""Files of the user's code that a training uses: its loss, its anchors; tried before it begins."""
+"""Files of the user's code that a training uses (loss, anchors, engine), tried before it begins."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def user_code(config: TrainConfig) -> dict[str, str]:
     Raises:
         GeomrlError: a file is absent.
     """
-    named: list[str] = []
+    named = [config.rollout.engine]
     if config.alignment is not None:
         named += [config.alignment.kind, config.alignment.anchor]
     if config.evaluation is not None:
@@ -56,7 +56,7 @@ def require_same_code(config: TrainConfig, world: World) -> None:
         if differing:
             raise GeomrlError(
                 f"{differing[0]}: rank {rank} has another content of this file than rank 0, so their"
-                " gradients would differ: copy the file to all machines"
+                " results would differ: copy the file to all machines"
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -11,6 +12,7 @@ from geomrl.errors import GeomrlError
 from geomrl.files import is_user_code
 from geomrl.probe.anchors import check_anchor
 from geomrl.problems.prompts import fill_template
+from geomrl.rollout.engines import ENGINES
 from geomrl.train.losses import LOSSES
 from geomrl.verify.marker import parse_marker
 
@@ -46,13 +48,18 @@ def _as_value_error(check: Any) -> Any:
     return run
 
 
-def _check_kind(kind: str) -> str:
-    if not is_user_code(kind) and kind not in LOSSES:
-        names = ", ".join(f"'{name}'" for name in LOSSES)
-        raise PydanticCustomError(
-            "literal_error", "Input should be {names} or FILE.py:FUNCTION", {"names": names}
-        )
-    return kind
+def _one_of(names: Collection[str], own: str) -> AfterValidator:
+    """Accept the names of a table, and code of the user's: "FILE.py:" and what it is."""
+
+    def check(name: str) -> str:
+        if not is_user_code(name) and name not in names:
+            listed = ", ".join(f"'{each}'" for each in names)
+            raise PydanticCustomError(
+                "literal_error", "Input should be {names} or {own}", {"names": listed, "own": own}
+            )
+        return name
+
+    return AfterValidator(check)
 
 
 def _check_training_anchor(name: str) -> None:
@@ -98,8 +105,10 @@ def _check_extra(extra: dict[str, Any]) -> dict[str, Any]:
     return extra
 
 
-Kind = Annotated[str, AfterValidator(_check_kind)]
+Kind = Annotated[str, _one_of(LOSSES, "FILE.py:FUNCTION")]
 """A row of `losses.LOSSES`, or a function of the user's."""
+EngineName = Annotated[str, _one_of(ENGINES, "FILE.py:CLASS")]
+"""A row of `rollout.engines.ENGINES`, or a class of the user's."""
 EvalAnchor = Annotated[str, AfterValidator(_as_value_error(check_anchor))]
 TrainAnchor = Annotated[str, AfterValidator(_as_value_error(_check_training_anchor))]
 Layers = Annotated[

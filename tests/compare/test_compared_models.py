@@ -19,8 +19,8 @@ from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.problems.load import load_problems
 from geomrl.rollout.engine import Sampling
+from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.rollout.generate import RolloutConfig
-from geomrl.rollout.transformers_engine import TransformersEngine
 
 EXTRACTION = ExtractionConfig(layers=("final",), anchors=("marker_end", "before_answer"))
 CONFIG = CompareConfig(anchor="marker_end", probe_anchors=(), n_boot=100)

@@ -13,8 +13,8 @@ from geomrl.errors import GeomrlError
 from geomrl.models.loading import LoadedModel
 from geomrl.probe.extractor import Extractor, Rows
 from geomrl.rollout.engine import Request, Sampling
+from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.rollout.steps import make_rollouts
-from geomrl.rollout.transformers_engine import TransformersEngine
 from geomrl.train.config import LoraConfig
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.weights import named_weights

@@ -14,8 +14,8 @@ from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsW
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.models.loading import LoadedModel
 from geomrl.rollout.engine import Request, Sampling
-from geomrl.rollout.transformers_engine import RowNoise, TransformersEngine, processed_logprobs
-from geomrl.rollout.vllm_engine import VLLMEngine
+from geomrl.rollout.engines.transformers import RowNoise, TransformersEngine, processed_logprobs
+from geomrl.rollout.engines.vllm import VLLMEngine
 
 
 def build_loaded(architecture="Qwen3", **overrides):

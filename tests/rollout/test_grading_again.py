@@ -15,9 +15,9 @@ from geomrl.probe.steps import probe_states, run_marker
 from geomrl.problems.load import load_problems
 from geomrl.rollout import generate
 from geomrl.rollout.engine import Sampling
+from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.steps import make_rollouts
-from geomrl.rollout.transformers_engine import TransformersEngine
 from geomrl.runs.run import open_run
 
 CONFIG = RolloutConfig(n=4, chunk=8, sampling=Sampling(max_tokens=128), template="plain")

@@ -4,7 +4,7 @@ import torch
 from safetensors.torch import save_file
 from tiny import build_model
 
-from geomrl.rollout.vllm_engine import checkpoint_shapes
+from geomrl.rollout.engines.checkpoint_shapes import checkpoint_shapes
 
 
 def shapes_of(model):

@@ -11,7 +11,7 @@ from geomrl.errors import GeomrlError
 from geomrl.models.loading import LoadedModel, resolve_model
 from geomrl.problems.problem import Problem
 from geomrl.rollout.engine import Completion, Sampling
-from geomrl.rollout.transformers_engine import TransformersEngine
+from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.train.config import load_config
 from geomrl.train.dynamic_sampling import TrainingPrompt
 from geomrl.train.policy import Policy, prepare_model

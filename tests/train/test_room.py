@@ -2,6 +2,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from processes import run_process
 
 from geomrl.errors import GeomrlError
 from geomrl.train.config import load_config
+from geomrl.train.job import rollout_engine, training_job
 from geomrl.train.memory import Disk, Memory
 from geomrl.train.preflight import check
 from geomrl.train.room import disk_notes, memory_notes, require_disk
@@ -66,7 +68,9 @@ def test_every_sum_is_that_of_its_parts():
 def test_a_phase_that_needs_more_than_the_gpu_has_is_told(memory, gpu, vllm, sleep):
     engine = "vllm" if vllm else "transformers"
     config = load_config(SMOKE, [f"rollout.engine={engine}", f"rollout.vllm.sleep={sleep}"])
-    told = memory_notes(memory, config, gpu=gpu, host=1e15, ranks_here=2)
+    taken = rollout_engine(config).memory(training_job(config), weights=1, token=1)
+    memory = replace(memory, share=taken.share, share_kept=taken.share_kept)
+    told = memory_notes(memory, gpu=gpu, host=1e15, ranks_here=2)
     share = 0.4 * gpu if vllm else 0
     update = memory.updating + (0 if sleep else share)
     assert any("an update may need" in line for line in told) == (update > gpu)
@@ -75,7 +79,7 @@ def test_a_phase_that_needs_more_than_the_gpu_has_is_told(memory, gpu, vllm, sle
 
 @given(memories, st.floats(1e9, 1e12), st.integers(1, 8))
 def test_without_a_gpu_all_ranks_share_the_host(memory, host, ranks):
-    told = memory_notes(memory, load_config(SMOKE), gpu=None, host=host, ranks_here=ranks)
+    told = memory_notes(memory, gpu=None, host=host, ranks_here=ranks)
     assert bool(told) == (ranks * max(memory.updating, memory.generating) > host)
 
 

@@ -13,7 +13,7 @@ from geomrl.errors import GeomrlError
 from geomrl.models.loading import LoadedModel
 from geomrl.probe.extractor import Extractor
 from geomrl.probe.self_check import trial_rows
-from geomrl.rollout.transformers_engine import TransformersEngine
+from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.sampling import Sampler
 from geomrl.train.self_check import check_policy, check_rollouts

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from geomrl.errors import GeomrlError
-from geomrl.rollout.vllm_engine import require_vllm
+from geomrl.rollout.engines.vllm import require_vllm
 
 
 def pytest_collection_modifyitems(items):

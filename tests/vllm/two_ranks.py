@@ -7,7 +7,7 @@ import torch.distributed as dist
 
 from geomrl.models.loading import load_model
 from geomrl.rollout.engine import Request, Sampling
-from geomrl.rollout.vllm_engine import VLLMEngine
+from geomrl.rollout.engines.vllm import VLLMEngine
 
 
 def check(loaded, engine, n_requests, max_tokens):

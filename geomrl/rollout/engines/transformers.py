@@ -9,20 +9,57 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformers import AutoConfig
 
 from geomrl.errors import GeomrlError
-from geomrl.models.loading import LoadedModel
+from geomrl.models.loading import LoadedModel, load_model, resolve_model
 from geomrl.models.turns import end_ids
-from geomrl.rollout.engine import Completion, Request, Sampling
+from geomrl.rollout.engine import (
+    Completion,
+    EngineMemory,
+    Request,
+    Sampling,
+    TrainingEngine,
+    TrainingJob,
+)
 
 
-class TransformersEngine:
-    """Fills the `TrainingEngine` protocol with a loaded transformers model."""
+class TransformersEngine(TrainingEngine):
+    """Generates with a loaded transformers model."""
+
+    title: ClassVar[str] = "transformers"
+    exact_logprobs: ClassVar[bool] = True
+
+    @classmethod
+    def for_training(cls, job: TrainingJob, tokenizer: Any, device: torch.device) -> Self:
+        """Load a second copy of the model: sampling from the policy would gather it for every token."""
+        loaded = load_model(
+            job.model,
+            device=str(device),
+            dtype=job.dtype,
+            trust_remote_code=job.trust_remote_code,
+            tokenizer=tokenizer,
+            attention=job.attention,
+        )
+        return cls(loaded)
+
+    @classmethod
+    def max_length(cls, job: TrainingJob) -> int | None:
+        """Return how many positions the model has; None where it states none."""
+        config = AutoConfig.from_pretrained(
+            resolve_model(job.model), trust_remote_code=job.trust_remote_code
+        )
+        return getattr(config.get_text_config(), "max_position_embeddings", None)
+
+    @classmethod
+    def memory(cls, job: TrainingJob, *, weights: int, token: int) -> EngineMemory:
+        """Return the copy of the model, and the cache of a chunk of the longest rollouts."""
+        return EngineMemory(weights=float(weights), cache=float(job.chunk * job.longest * token))
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded

@@ -17,22 +17,28 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, Self
 from unittest import mock
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoConfig, GenerationConfig
-from transformers.utils import cached_file
 
 from geomrl.errors import GeomrlError, MissingExtra
-from geomrl.files import read_json
 from geomrl.models.loading import load_tokenizer, resolve_model
 from geomrl.models.turns import end_ids
-from geomrl.rollout.engine import Completion, Request, Sampling
+from geomrl.rollout.engine import (
+    Completion,
+    EngineMemory,
+    Request,
+    Sampling,
+    TrainingEngine,
+    TrainingJob,
+)
+from geomrl.rollout.engines.checkpoint_shapes import checkpoint_shapes
+from geomrl.rollout.engines.pushed_weights import HEAD, checked_weights
 
 _DEFAULTS = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -41,8 +47,6 @@ _DEFAULTS = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
-_HEAD = "lm_head.weight"
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight")
 
 
 def require_vllm() -> Any:
@@ -74,8 +78,8 @@ def require_vllm() -> Any:
     return vllm
 
 
-class VLLMEngine:
-    """Fills the `TrainingEngine` protocol with vLLM.
+class VLLMEngine(TrainingEngine):
+    """Generates with vLLM.
 
     Draws are vLLM's own: a seed gives the same rollout again with vLLM, and another one than
     `TransformersEngine` would give. At temperature 0 the log-probabilities are those of the full
@@ -101,6 +105,53 @@ class VLLMEngine:
         MissingExtra: vLLM is not installed.
         GeomrlError: vLLM cannot run this model with these settings here.
     """
+
+    title: ClassVar[str] = "vLLM"
+    exact_logprobs: ClassVar[bool] = False
+
+    @classmethod
+    def for_training(cls, job: TrainingJob, tokenizer: Any, device: torch.device) -> Self:
+        """Start vLLM with the settings of `rollout.vllm`; it reads the tokenizer itself."""
+        return cls(
+            job.model,
+            dtype=job.dtype,
+            device=device,
+            gpu_memory_utilization=job.settings.gpu_memory_utilization,
+            sleep=job.settings.sleep,
+            max_model_len=job.settings.max_model_len or job.longest,
+            enforce_eager=job.settings.enforce_eager,
+            trust_remote_code=job.trust_remote_code,
+        )
+
+    @classmethod
+    def preflight(cls, job: TrainingJob) -> None:
+        """Check that vLLM can be imported."""
+        require_vllm()
+
+    @classmethod
+    def check_names(cls, job: TrainingJob, names: Collection[str]) -> None:
+        """Check that the checkpoint has the policy's names; one that is not on disk is left out."""
+        if not any(Path(resolve_model(job.model)).glob("*.safetensors")):
+            return
+        unknown = sorted(set(names) - set(checkpoint_shapes(job.model)) - {HEAD})
+        if unknown:
+            raise GeomrlError(
+                f"model.name {job.model}: transformers names a weight {unknown[0]}, which the"
+                " checkpoint does not have, so it could not be pushed to vLLM; use rollout.engine"
+                " transformers"
+            )
+
+    @classmethod
+    def max_length(cls, job: TrainingJob) -> int | None:
+        """Return `max_model_len`; None where it is made as long as it must be."""
+        found: int | None = job.settings.max_model_len
+        return found
+
+    @classmethod
+    def memory(cls, job: TrainingJob, *, weights: int, token: int) -> EngineMemory:
+        """Return the share of the GPU that vLLM is given, for weights and cache together."""
+        share = job.settings.gpu_memory_utilization
+        return EngineMemory(share=share, share_kept=0.0 if job.settings.sleep else share)
 
     def __init__(
         self,
@@ -239,8 +290,8 @@ class VLLMEngine:
                 f"{self.name}: the vLLM engine is asleep; call wake() before load_weights()"
             )
         seen: set[str] = set()
-        # vLLM only logs what is missing, so `_checked` and the set are ours.
-        checked = self._checked(named, seen)
+        # vLLM only logs what is missing, so `checked_weights` and the set are ours.
+        checked = checked_weights(named, self._shapes, seen, tied=self._tied, model=self.name)
         self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": checked})
         missing = sorted(set(self._shapes) - seen)
         if missing:
@@ -256,35 +307,6 @@ class VLLMEngine:
                 f"{self.name}: vLLM keeps cached prefixes of the old weights, because requests are "
                 "still running; push weights only between calls of generate()"
             )
-
-    def _checked(
-        self, named: Iterable[tuple[str, Tensor]], seen: set[str]
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Yield copies of the weights, and the head of a tied model even where it is left out."""
-        embedding: Tensor | None = None
-        for name, tensor in named:
-            want = self._shapes.get(name)
-            if name == _HEAD and self._tied:
-                want = tuple(tensor.shape)
-            if want != tuple(tensor.shape):
-                expected = "no weight" if want is None else f"a weight {list(want)}"
-                raise GeomrlError(
-                    f"{name}, {list(tensor.shape)}: the checkpoint {self.name} has {expected} of that "
-                    "name; push the weights under the checkpoint's own names"
-                )
-            copy = tensor.detach().clone()
-            if self._tied and name.endswith(_EMBEDDINGS):
-                embedding = copy
-            seen.add(name)
-            yield name, copy
-        if self._tied and _HEAD not in seen:
-            if embedding is None:
-                raise GeomrlError(
-                    f"{self.name} ties its head to an embedding of an unusual name; push {_HEAD} too"
-                )
-            # Where the head was packed for the CPU it is a copy, which would stay the old one.
-            seen.add(_HEAD)
-            yield _HEAD, embedding
 
     def sleep(self) -> None:
         """Give weights and key-value cache back to the GPU (vLLM's level 2: both are discarded).
@@ -367,41 +389,6 @@ def _check_head_size(model: str, trust_remote_code: bool) -> None:
             f"{model}: its attention heads have {size} dimensions, and vLLM's CPU kernels take "
             f"{', '.join(map(str, known))}; use the transformers engine"
         )
-
-
-def checkpoint_shapes(model: str) -> dict[str, tuple[int, ...]]:
-    """Return name -> shape of every weight of a checkpoint in safetensors, reading no weight.
-
-    Its files are those that transformers reads: the ones that the index names, or `model.safetensors`.
-    Others beside them (Mistral's `consolidated.safetensors`) repeat the weights. Rotary tables, which
-    old checkpoints hold, are no weights and are left out.
-
-    Raises:
-        GeomrlError: there are none.
-    """
-    folder = Path(resolve_model(model))
-    if not folder.is_dir():
-        folder = Path(str(cached_file(model, "config.json"))).parent
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in _weight_files(folder):
-        with safe_open(file, framework="pt") as weights:
-            for name in weights.keys():  # noqa: SIM118  it is no dictionary
-                if ".rotary_emb." not in name:
-                    shapes[name] = tuple(weights.get_slice(name).get_shape())
-    if not shapes:
-        raise GeomrlError(
-            f"{model}: no safetensors weights, by whose names weights are pushed to vLLM; save the "
-            "model with save_pretrained first"
-        )
-    return shapes
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
-    single = folder / "model.safetensors"
-    return [single] if single.exists() else []
 
 
 def _stop_ids(model: str, config: Any, tokenizer: Any) -> frozenset[int]:
