@@ -1,4 +1,4 @@
-"""Weights that are pushed under a checkpoint's names: each is one of its own, and a tied head comes along."""
+"""Weights pushed under a checkpoint's names: each is one of its own, and a tied head comes along."""
 
 import pytest
 import torch
