@@ -32,8 +32,9 @@ _OPTIONS = {  # "Returns:" is one text: its colons are punctuation
 class Page:
     """One page: the public names of some modules.
 
-    `modules` are names below `geomrl`, with spaces between, or `geomrl` itself; of a package its page
-    shows what it exports.
+    `modules` are names below `geomrl`, with spaces between, in the order of the page, or `geomrl` itself;
+    of a package its page shows what it exports. `FOLDER.*` are all modules of a folder that are neither
+    named before nor `INTERNAL`, so that a new module appears by itself.
     """
 
     name: str
@@ -49,18 +50,41 @@ PAGES = (
         "geomrl",
     ),
     Page(
+        "geometry", "geomrl.geometry",
+        "Arrays of states and labels in, numbers out: cells, spaces, tests, spectra, likeness of encoders.",
+        "geometry.groups geometry.spaces geometry.cells geometry.similarity geometry.label_tests "
+        "geometry.*",
+    ),
+    Page(
+        "stats", "geomrl.stats",
+        "Intervals clustered by problem, tests, corrections, power. NumPy and SciPy only.",
+        "stats.intervals stats.passk stats.majority stats.paired stats.*",
+    ),
+    Page(
         "probe", "geomrl.probe",
-        "Anchors, extraction of states, similarity and its tests, interventions.",
-        "probe.anchors probe.extraction probe.extractor probe.decoder probe.store probe.groups "
-        "probe.self_check probe.spaces probe.cells probe.similarity probe.label_tests probe.spectrum "
-        "probe.intervention probe.replacement probe.residual probe.agreement",
+        "Anchors, extraction of states, the logit lens, interventions.",
+        "probe.anchors probe.extraction probe.extractor probe.steps probe.*",
+    ),
+    Page(
+        "rollouts", "Problems, verdicts, rollouts",
+        "What is asked, how answers are graded, how rollouts are sampled and imported.",
+        "problems.problem problems.load problems.* verify.marker verify.verifier verify.* "
+        "rollout.engine rollout.generate rollout.grading rollout.*",
+    ),
+    Page(
+        "runs", "geomrl.runs",
+        "A run directory: file names, the manifest, rollouts, states, what is redone after a kill.",
+        "runs.run runs.layout runs.manifest runs.rollouts runs.states runs.*",
+    ),
+    Page(
+        "models", "geomrl.models",
+        "Names of models, loading, layers, token bytes, what identifies a model.",
+        "models.names models.options models.loading models.decoder models.*",
     ),
     Page(
         "train", "geomrl.train",
         "DAPO, the alignment loss, its gradient cache and gauges, the training loop.",
-        "train train.alignment train.gauges train.gradient_cache train.controls train.advantage "
-        "train.dapo train.trainer train.world train.metrics_log train.export train.rehearsal "
-        "train.self_check train.room train.run_settings train.resume_point",
+        "train train.alignment train.gauges train.gradient_cache train.dapo train.trainer train.*",
     ),
     Page(
         "configuration", "Configuration of a training",
@@ -69,38 +93,52 @@ PAGES = (
     ),
     Page(
         "evaluate", "geomrl.evaluate",
-        "Accuracies and their differences; measures between two encoders; the verdict.",
-        "evaluate.accuracy evaluate.differences evaluate.presets evaluate.prompts evaluate.policy "
-        "evaluate.geometry evaluate.verdict evaluate.effect evaluate.cka evaluate.procrustes "
-        "evaluate.rsa evaluate.neighbours evaluate.dimension evaluate.drift evaluate.probes "
-        "evaluate.lens evaluate.arms evaluate.arm_changes evaluate.variants evaluate.residual_shares",
+        "Accuracies of models and their differences, paired by problem.",
+        "evaluate.evaluation evaluate.accuracy evaluate.differences evaluate.*",
     ),
     Page(
-        "stats", "geomrl.stats",
-        "Intervals clustered by problem, tests, corrections, power. NumPy and SciPy only.",
-        "stats.intervals stats.passk stats.majority stats.paired stats.paired_means "
-        "stats.sign_flip stats.permutation stats.multiple stats.power stats.partial stats.ratio "
-        "stats.rarefaction stats.smallest_effect",
+        "compare", "geomrl.compare",
+        "Base against RL: what changed in the policy, what in the encoder, measures, the verdict.",
+        "compare.run compare.verdict compare.policy_change compare.encoder_change "
+        "compare.measures.measure compare.*",
     ),
     Page(
-        "rollouts", "Problems, verdicts, rollouts",
-        "What is asked, how answers are graded, how rollouts are sampled, imported and kept.",
-        "problems.problem problems.load problems.benchmarks problems.arithmetic "
-        "problems.variants verify.marker verify.verifier rollout.engine rollout.generate rollout.grading "
-        "rollout.importing rollout.import_config rollout.imported_prompts rollout.table problems.golds",
+        "ablate", "geomrl.ablate",
+        "Many trainings: variants by seeds, and their differences to weight 0.",
+        "ablate.grid ablate.run ablate.*",
+    ),
+    Page(
+        "figures", "geomrl.viz, geomrl.report",
+        "Pictures with the data that they show; the HTML page.",
+        "viz.picture viz.scene viz.probed viz.* report.page",
     ),
     Page(
         "reproduce", "geomrl.reproduce",
         "Analyses: a question, the runs that it needs, and the page that answers it.",
-        "reproduce reproduce.analysis reproduce.finding reproduce.runs reproduce.everything "
-        "reproduce.arms reproduce.trainings reproduce.ablations ablate.findings ablate.table "
-        "ablate.controls ablate.collapse viz.picture",
+        "reproduce reproduce.analysis reproduce.finding reproduce.runs reproduce.everything reproduce.*",
     ),
     Page(
-        "foundations", "Foundations", "Errors, seeds, run directories, files.",
-        "errors seeds run manifest files locks model_hash",
+        "foundations", "Foundations", "Errors, seeds, files, progress.",
+        "errors seeds files progress",
     ),
 )  # fmt: skip
+
+INTERNAL = {
+    "commands, see `geomrl --help`": "cli.*",
+    "the rules by which the verifier compares answers":
+        "verify.blank verify.conditions verify.families verify.grading verify.latex verify.normal "
+        "verify.numbers verify.quantities verify.symbolic verify.unicode verify.units verify.words "
+        "verify.worker_main verify.workers",
+    "what a training step is made of":
+        "train.adapters train.alignment_term train.batch train.checkpoint train.clock train.display "
+        "train.fingerprints train.minibatch train.outcome train.passes train.planning train.policy "
+        "train.positions train.preflight train.sampling train.setup train.shared_folder train.start "
+        "train.update train.update_phase train.values train.weights",
+    "processes of an ablation": "ablate.jobs ablate.worker",
+    "parts of the report's page": "report.*",
+    "how the bundled reasoner was made": "reasoner.*",
+}  # fmt: skip
+"""Modules that no page shows, by the reason: names, or `FOLDER.*` for what no page names."""
 
 
 def make_pages() -> dict[str, str]:
@@ -110,11 +148,47 @@ def make_pages() -> dict[str, str]:
         "geomrl", search_paths=[ROOT], allow_inspection=False, docstring_parser="google",
         docstring_options=_OPTIONS,
     )  # fmt: skip
-    pages = {f"{page.name}.md": _page(page, package) for page in PAGES}
+    shown = shown_modules(package)
+    pages = {f"{page.name}.md": _page(page, package, shown[page.name]) for page in PAGES}
     lines = [f"- [{page.title}]({page.name}.md): {page.about}" for page in PAGES]
     head = "# API reference\n\nMade from the docstrings by `python docs/make_api.py`.\n\n"
     pages["README.md"] = head + "\n".join(lines) + "\n"
     return pages
+
+
+def shown_modules(package: griffe.Module) -> dict[str, list[str]]:
+    """Return the names of the modules on each page, in order; every module has its place.
+
+    Raises:
+        ValueError: a module is on no page and not `INTERNAL`.
+    """
+    internal = " ".join(INTERNAL.values()).split()
+    named = {name for page in PAGES for name in page.modules.split()} | set(internal)
+    rest = [name for name in modules_of(package) if name not in named]
+    shown = {page.name: _resolved(page.modules.split(), rest) for page in PAGES}
+    placed = {name for names in (*shown.values(), _resolved(internal, rest)) for name in names}
+    if forgotten := sorted(set(rest) - placed):
+        raise ValueError(f"give these a page in PAGES, or name them in INTERNAL: {forgotten}")
+    return shown
+
+
+def _resolved(names: Iterable[str], rest: list[str]) -> list[str]:
+    """Return names, and in place of `FOLDER.*` the modules of that folder among the rest."""
+    found = []
+    for name in names:
+        folder = name.removesuffix("*")
+        found += [name] if folder == name else [other for other in rest if other.startswith(folder)]
+    return found
+
+
+def modules_of(package: griffe.Module) -> list[str]:
+    """Return the modules of a package and of its folders by name; packages themselves are none."""
+    found = []
+    for module in package.members.values():
+        if not module.is_alias and module.is_module:
+            name = module.path.removeprefix("geomrl.")
+            found += modules_of(module) if module.is_init_module else [name]
+    return sorted(found)
 
 
 def write_pages() -> list[Path]:
@@ -129,9 +203,9 @@ def write_pages() -> list[Path]:
     return [FOLDER / name for name in pages]
 
 
-def _page(page: Page, package: griffe.Module) -> str:
+def _page(page: Page, package: griffe.Module, names: list[str]) -> str:
     parts = [f"# {page.title}", page.about, "[All pages](README.md)"]
-    modules = [package if name == "geomrl" else package[name] for name in page.modules.split()]
+    modules = [package if name == "geomrl" else package[name] for name in names]
     shown = {module.path: _members(module) for module in modules}
     described = {  # a name that a package exports is described at its home, if that is here too
         path: [(label, member) for label, member in members

@@ -96,13 +96,29 @@ def test_every_exported_name_has_its_place(pages, page, module):
     assert set(module.__all__) - described == set()
 
 
+def test_every_module_has_its_place(package):
+    made = runpy.run_path(str(MAKE))
+    every = made["modules_of"](package)
+    assert {name for name in every if name.startswith("geometry.")} <= {
+        name for names in made["shown_modules"](package).values() for name in names
+    }
+    internal = " ".join(made["INTERNAL"].values()).split()
+    named = {name for name in internal if not name.endswith(".*")}
+    assert named - set(every) == set()
+    package = griffe.Module("geomrl", filepath=ROOT / "geomrl/__init__.py")
+    new = griffe.Module("fresh", filepath=ROOT / "geomrl/fresh.py")
+    package.set_member("fresh", new)
+    with pytest.raises(ValueError, match=r"PAGES.*INTERNAL.*'fresh'"):
+        made["shown_modules"](package)
+
+
 def test_links_of_the_api_pages_resolve(pages):
+    known = {page: headings(body) for page, body in pages.items()}
     for page, body in pages.items():
-        for target in re.findall(r"\]\(([^):]+)\)", body):
+        for target in set(re.findall(r"\]\(([^):]+)\)", body)):
             path, _, heading = target.partition("#")
             assert (API / path).exists(), (page, target)
-            if heading:
-                assert heading in headings(pages[path or page]), (page, target)
+            assert not heading or heading in known[path or page], (page, target)
 
 
 def headings(body):

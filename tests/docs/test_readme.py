@@ -20,7 +20,7 @@ from geomrl.train.config import load_config
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
 TRAINING = ROOT / "docs" / "training.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 ELSEWHERE = {"importance/mean", "align/drift"}  # with vLLM; with a table from an earlier pass
 
 
@@ -29,7 +29,7 @@ def text(page):
 
 
 def run_example(page, word, folder):
-    """Run the page's one Python example that holds a word, from a file: nnsight reads callers'."""
+    """Run the page's one Python example that contains a word, from a file: nnsight reads callers'."""
     found = re.findall(r"```python\n(.*?)```", text(page), flags=re.DOTALL)
     [example] = [part for part in found if word in part]
     path = folder / "example.py"
@@ -47,7 +47,7 @@ def test_python_example_runs(tmp_path, monkeypatch, capsys):
 
 
 def test_hidden_align_example_runs(tmp_path, capsys):
-    run_example(README, "hidden_align", tmp_path)
+    run_example(TRAINING, "alignment_metrics", tmp_path)
     printed = capsys.readouterr().out
     loss, cc = (float(re.search(rf"{name} (-?[\d.]+)", printed)[1]) for name in ("loss", "CC"))
     assert loss == pytest.approx(1 - cc, abs=2e-3)  # that is what the loss is
@@ -92,11 +92,15 @@ def check_command(line):
     known = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
     assert {a for a in arguments if re.match(r"--?[a-z]", a)} <= known
     pairs = list(pairwise(arguments))
-    if name in ("train", "ablate") and arguments[0].startswith("configs/"):
+    if name in ("train", "ablate") and "".join(arguments[:1]).startswith("configs/"):
         load_config(arguments[0], [value for option, value in pairs if option == "--set"])
     for option, value in pairs:
         if option == "--grid" and value.startswith("configs/"):
             load_grid(value)
+
+
+def test_the_readme_is_short():
+    assert len(README.read_text().split()) <= 1800
 
 
 def test_every_command_is_shown():

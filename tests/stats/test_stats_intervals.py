@@ -127,7 +127,7 @@ def test_jackknife_of_a_mean_is_the_t_interval():
 @pytest.mark.parametrize("law", [(2, 2), (0.5, 0.5), (0.3, 0.9)])
 @pytest.mark.parametrize("k", [1, 8])
 def test_coverage_of_pass_at_k(law, k):
-    # benchmarks/coverage.py measures .94-.97 with many more repeats; here a coarse guard that
+    # benchmarks/interval_coverage.py measures .94-.97 with many more repeats; here a coarse guard that
     # falls for resampled rollouts (.47) and for the percentile method (.82 at Beta(2, 2), k = 8).
     rng = np.random.default_rng(7)
     truth = np.mean(1 - (1 - rng.beta(*law, 1_000_000)) ** k)
