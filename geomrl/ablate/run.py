@@ -18,7 +18,7 @@ from geomrl.ablate.jobs import Job, run_jobs
 from geomrl.ablate.readings import markdown
 from geomrl.ablate.table import PRIMARY, compare, final_metrics, headline_place
 from geomrl.errors import GeomrlError
-from geomrl.files import atomic_path, read_json, write_json
+from geomrl.files import atomic_path, read_json, user_code_name, write_json
 from geomrl.progress import progress_bar
 from geomrl.runs.layout import MANIFEST
 from geomrl.runs.locks import turn
@@ -209,7 +209,9 @@ def _findings(out: Path, plan: Plan, results: pd.DataFrame, scales: dict[str, fl
     default = plan.arm(DEFAULT).config
     assert default.alignment is not None
     metrics = results["metric"].unique().tolist()
-    place = headline_place(metrics, default.alignment.anchor, default.alignment.layers[-1])
+    place = headline_place(
+        metrics, user_code_name(default.alignment.anchor), default.alignment.layers[-1]
+    )
     levels = pd.DataFrame(plan.levels, columns=["factor", "level", "arm"])
     table = compare(results, plan)
     return Ablation(out, results, table, levels, scales, place, default.model.name)

@@ -18,7 +18,7 @@ import pandas as pd
 from geomrl.compare.encoder_change import PairedStates, pair_states
 from geomrl.errors import GeomrlError
 from geomrl.files import read_parquet, text_hash
-from geomrl.probe.lens import before_the_answer
+from geomrl.probe.anchors import before_the_answer
 from geomrl.runs.rollouts import columns_hash, problem_keys, with_answer_classes
 from geomrl.runs.run import Run, open_run
 from geomrl.verify.verifier import Verifier

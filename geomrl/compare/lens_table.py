@@ -12,8 +12,9 @@ from geomrl.compare.corners import gold_targets
 from geomrl.errors import GeomrlError
 from geomrl.files import read_parquet, write_parquet
 from geomrl.models.decoder import FINAL
+from geomrl.probe.anchors import before_the_answer
 from geomrl.probe.extraction import ModelProbe
-from geomrl.probe.lens import before_the_answer, lens_logprobs
+from geomrl.probe.lens import lens_logprobs
 from geomrl.runs.rollouts import problem_keys
 from geomrl.runs.run import Run
 

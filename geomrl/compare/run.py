@@ -35,8 +35,9 @@ from geomrl.models.loading import LoadedModel
 from geomrl.models.names import model_label, split_label
 from geomrl.models.options import ModelOptions
 from geomrl.models.outline import check_one_architecture
+from geomrl.probe.anchors import before_the_answer, own_anchors
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
-from geomrl.probe.lens import before_the_answer, gold_tokens
+from geomrl.probe.lens import gold_tokens
 from geomrl.probe.steps import check_readable, read_states
 from geomrl.problems.load import load_problems
 from geomrl.problems.problem import Problem
@@ -144,10 +145,12 @@ def compare_models(
         "layers": extraction.layers, "anchors": extraction.anchors,
     }  # fmt: skip
     settings = {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
-    if settings.pop("measures"):
-        settings["user_code"] = {spec: user_code_hash(spec) for spec in config.measures}
+    del settings["measures"]
+    code = [*config.measures, *own_anchors(extraction.anchors)]
+    if code:
+        settings["user_code"] = {spec: user_code_hash(spec) for spec in code}
     begun = any(run.glob("policies/*/rollouts.parquet"))
-    free = ("rollouts.chunk", *_user_code(run), *(f"user_code.{spec}" for spec in config.measures))
+    free = ("rollouts.chunk", *_user_code(run), *(f"user_code.{spec}" for spec in code))
     record_step(run, "compare", settings, begun=begun, free=free)
     maker = _Maker(run, problems, rollouts, extraction, limit, columns, marker, options, show, say)
     keys = maker.make(names)
@@ -179,7 +182,7 @@ def compare_models(
 
 
 def _user_code(run: Path) -> list[str]:
-    """Return the names of the settings under which measures of the user's were recorded before."""
+    """Return the names of the settings under which code of the user's was recorded before."""
     settings = read_manifest(run).get("compare", {}).get("settings", {})
     return [f"user_code.{spec}" for spec in settings.get("user_code", {})]
 
@@ -201,10 +204,10 @@ def check_settings(
         raise GeomrlError(
             f"-n {rollouts.n}: pairs of rollouts are compared, so take two a problem or more"
         )
-    if config.anchor not in extraction.anchors:
+    if config.anchor not in extraction.stored:
         raise GeomrlError(
             f"anchor {config.anchor} of the verdict is not among those read "
-            f"({', '.join(extraction.anchors)}); add it to --anchors or choose another --anchor"
+            f"({', '.join(extraction.stored)}); add it to --anchors or choose another --anchor"
         )
     if extraction.layers is not None and config.layer not in extraction.layers:
         raise GeomrlError(

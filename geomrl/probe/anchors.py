@@ -15,6 +15,9 @@ token that overlaps the marker's opening string and e the last:
 | `response_last` | the last token before the first end-of-turn |
 | `think_end` | the last token of the first `</think>` |
 
+Each is a row of `KINDS`. One of the user's own is "FILE.py:FUNCTION", a function that is called with
+a `Response` and returns a token's index, or None; it is stored under the function's name.
+
 A response ends at its first end-of-turn id: what stands behind it (padding, a line feed, a next turn)
 is not looked at, neither for the marker. A marker that is blank is none, as for the verifier.
 
@@ -25,24 +28,17 @@ abstract); which token index that means is our assumption.
 from __future__ import annotations
 
 import re
-import unicodedata
-from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, takewhile
+from functools import cache
+from itertools import takewhile
 
-from geomrl.errors import GeomrlError
+from geomrl.errors import GeomrlError, reason_of
+from geomrl.files import is_user_code, load_user_code, user_code_name
 from geomrl.models.token_bytes import TokenBytes
-from geomrl.verify.marker import Marker, MarkerSpan, SearchTimeout
+from geomrl.probe.response import Response, lay_out
+from geomrl.verify.marker import Marker, parse_marker
 
-FIXED = (
-    "before_marker",
-    "marker_end",
-    "before_answer",
-    "answer_last",
-    "response_last",
-    "think_end",
-)
 DEFAULT_ANCHORS = (
     "fraction:0",
     "fraction:0.25",
@@ -57,8 +53,6 @@ DEFAULT_ANCHORS = (
     "answer_last",
     "response_last",
 )
-_BEFORE = re.compile(r"before_marker-(\d+)")
-_FRACTION = re.compile(r"fraction:(\d*\.?\d+)")
 
 
 @dataclass(frozen=True)
@@ -77,59 +71,221 @@ class Anchor:
     flags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """A response's tokens as byte spans, with its marker's byte offsets where it has one."""
+Found = int | str
+"""A token's index, where less than -1 lies before the response; or why there is none."""
 
-    ends: list[int]  # ends[j] is one past token j's last byte; token j starts at ends[j - 1]
-    last: int  # index of the last token before the first end-of-turn
-    think_end: int | None
-    marker: MarkerSpan | None  # in bytes
-    absent: str | None  # why there is no marker
 
-    def first_overlapping(self, start: int) -> int:
-        """Return the first token that holds the byte at `start` or a later one."""
-        return bisect_right(self.ends, start)
+@dataclass(frozen=True, kw_only=True)
+class AnchorKind:
+    """A kind of anchor: how it is named, located, and shown.
 
-    def last_overlapping(self, end: int) -> int:
-        """Return the last token that holds the byte before `end`."""
-        return bisect_left(self.ends, end)
+    Attributes:
+        stem: its name, up to the number if it takes one.
+        number: a pattern for the number that follows; "" where none does.
+        usage: the name in words, for messages.
+        locate: called with a response and the number's text.
+        needs_marker: located only where the response has an answer marker.
+        flags: called with a response that has the anchor: facts that change what the state means.
+        order: kinds in the order in which a response reaches them.
+        within: called with the number's text: the order within the kind.
+        before_answer: whether it comes before the answer, so that knowing it means something.
+        label: called with the number's text: the name for an axis; None: the stem in words.
+    """
 
-    def start(self, token: int) -> int:
-        """Return the offset of a token's first byte."""
-        return self.ends[token - 1] if token else 0
+    stem: str
+    number: str = ""
+    usage: str = ""
+    locate: Callable[[Response, str], Found]
+    needs_marker: bool = True
+    flags: Callable[[Response], tuple[str, ...]] = lambda response: ()
+    order: int
+    within: Callable[[str], float] = lambda number: 0.0
+    before_answer: bool
+    label: Callable[[str], str] | None = None
+
+    def number_of(self, name: str) -> str | None:
+        """Return the number's text in an anchor's name; None where it is of another kind."""
+        rest = name.removeprefix(self.stem) if name.startswith(self.stem) else None
+        return rest if rest is not None and re.fullmatch(self.number, rest) else None
+
+
+def _fraction(response: Response, number: str) -> Found:
+    if response.marker_first == 0:
+        return "nothing_before_marker"
+    return round(float(number) * (response.marker_first - 1))
+
+
+def _before_answer(response: Response, number: str) -> Found:
+    """Return the first token that starts within the answer, less one."""
+    span, whole = response.span, response.first_overlapping(response.span.answer_start)
+    if response.start(whole) < span.answer_start:
+        whole += 1
+    if whole > response.last or response.start(whole) >= span.answer_end:
+        return "no_whole_answer_token"
+    return whole - 1
+
+
+def _think_end(response: Response, number: str) -> Found:
+    at = response.text.find("</think>")
+    return "no_think_end" if at < 0 else response.token_at(at + len("</think>") - 1)
+
+
+def _merged_right(response: Response) -> tuple[str, ...]:
+    merged = response.ends[response.marker_last] > response.span.answer_start
+    return ("merged_right",) if merged else ()
+
+
+KINDS = (
+    AnchorKind(
+        stem="before_marker",
+        locate=lambda response, number: response.marker_first - 1,
+        order=3,
+        before_answer=True,
+    ),
+    AnchorKind(
+        stem="marker_end",
+        locate=lambda response, number: response.marker_last,
+        flags=_merged_right,
+        order=4,
+        before_answer=True,
+    ),
+    AnchorKind(stem="before_answer", locate=_before_answer, order=5, before_answer=True),
+    AnchorKind(
+        stem="answer_last",
+        locate=lambda response, number: response.last_overlapping(response.span.answer_end),
+        order=6,
+        before_answer=False,
+    ),
+    AnchorKind(
+        stem="response_last",
+        locate=lambda response, number: response.last if response.ends else "empty_response",
+        needs_marker=False,
+        order=7,
+        before_answer=False,
+    ),
+    AnchorKind(
+        stem="think_end", locate=_think_end, needs_marker=False, order=1, before_answer=True
+    ),
+    AnchorKind(
+        stem="before_marker-",
+        number=r"\d+",
+        usage="before_marker-K (K tokens earlier)",
+        locate=lambda response, number: response.marker_first - 1 - int(number),
+        order=2,
+        within=lambda number: -float(number),
+        before_answer=True,
+        label=lambda number: f"before marker − {number}",
+    ),
+    AnchorKind(
+        stem="fraction:",
+        number=r"0*\.\d+|0+|0*1(\.0+)?",
+        usage="fraction:F with F from 0 to 1",
+        locate=_fraction,
+        order=0,
+        within=float,
+        before_answer=True,
+        label=lambda number: (
+            f"{100 * float(number):g} % of the way" if float(number) else "first token"
+        ),
+    ),
+)
+"""All kinds of geomrl's own."""
+
+FIXED = tuple(kind.stem for kind in KINDS if not kind.number)
+"""Anchors that take no number."""
+
+
+@cache
+def anchor_kind(name: str) -> tuple[AnchorKind, str]:
+    """Return an anchor's kind, and the text of the number in its name.
+
+    A name that is none of geomrl's own is one of the user's: drawn last, and not known to come
+    before the answer.
+    """
+    for kind in KINDS:
+        number = kind.number_of(name)
+        if number is not None:
+            return kind, number
+    own = AnchorKind(
+        stem=user_code_name(name),
+        locate=lambda response, number: _call(name, response),
+        needs_marker=False,
+        order=len(KINDS),
+        before_answer=False,
+    )
+    return own, ""
+
+
+def is_anchor(name: str) -> bool:
+    """Say whether a name is that of one of geomrl's own anchors."""
+    return anchor_kind(name)[0] in KINDS
 
 
 def check_anchor(name: str) -> str:
-    """Return `name` if it names an anchor.
+    """Return `name` if it names an anchor, or a function of the user's (which is not loaded).
 
     Raises:
         GeomrlError: it does not.
     """
-    fraction = _FRACTION.fullmatch(name)
-    if name in FIXED or _BEFORE.fullmatch(name) or (fraction and float(fraction[1]) <= 1):
+    if is_anchor(name):
         return name
+    if is_user_code(name):
+        if is_anchor(user_code_name(name)):
+            raise GeomrlError(
+                f"anchor '{name}' would be stored as '{user_code_name(name)}', which is one of"
+                " geomrl's own: give the function another name"
+            )
+        return name
+    usages = [kind.usage for kind in KINDS if kind.number]
     raise GeomrlError(
-        f"anchor '{name}' is unknown; use {', '.join(FIXED)}, before_marker-K (K tokens earlier) or "
-        "fraction:F with F from 0 to 1"
+        f"anchor '{name}' is unknown; use {', '.join([*FIXED, *usages[:-1]])} or {usages[-1]}; or"
+        " one of your own, FILE.py:FUNCTION"
     )
+
+
+def try_anchor(name: str) -> str:
+    """Return `name` if it names an anchor; call a function of the user's on small responses.
+
+    Raises:
+        GeomrlError: it does not; or there is no such function, or it fails.
+    """
+    check_anchor(name)
+    if is_user_code(name):
+        for pieces in (
+            [b"so 3 + 4", b" = ", b"7: ", b"\\boxed{", b"7", b"}"],
+            [b"no ", b"idea"],
+            [],
+        ):
+            _find(name, lay_out(pieces, parse_marker("\\boxed{"), None))
+    return name
+
+
+def own_anchors(names: Iterable[str]) -> list[str]:
+    """Return those names that are functions of the user's.
+
+    Raises:
+        GeomrlError: two of them would be stored under one name.
+    """
+    own = [name for name in names if is_user_code(name)]
+    stored = [user_code_name(name) for name in own]
+    twice = [name for name in stored if stored.count(name) > 1]
+    if twice:
+        raise GeomrlError(
+            f"anchors {', '.join(own)}: two would be stored as '{twice[0]}'; give one function"
+            " another name"
+        )
+    return own
 
 
 def anchor_order(name: str) -> tuple[int, float]:
     """Return a key that sorts anchors in the order in which a response reaches them."""
-    if match := _FRACTION.fullmatch(name):
-        return (0, float(match[1]))
-    if match := _BEFORE.fullmatch(name):
-        return (2, -float(match[1]))
-    places = {
-        "think_end": 1,
-        "before_marker": 3,
-        "marker_end": 4,
-        "before_answer": 5,
-        "answer_last": 6,
-        "response_last": 7,
-    }
-    return (places[name], 0.0)
+    kind, number = anchor_kind(name)
+    return kind.order, kind.within(number)
+
+
+def before_the_answer(name: str) -> bool:
+    """Say whether an anchor comes before the answer, so that knowing it means something."""
+    return anchor_kind(name)[0].before_answer
 
 
 def find_anchors(
@@ -147,7 +303,8 @@ def find_anchors(
         tokens: the tokenizer's byte view.
         response_ids: the response's token ids; the prompt is never looked at.
         marker: what opens and closes the answer.
-        names: the anchors wanted, in the order of the result.
+        names: the anchors wanted, in the order of the result; "FILE.py:FUNCTION" is named FUNCTION
+            there.
         stop_ids: ids that end a turn; the response ends before the first of them.
         answer: what the verifier read from the response's text. Where the ids say something else
             (text and ids of different origin), no marker anchor is given.
@@ -155,104 +312,49 @@ def find_anchors(
     Returns:
         One `Anchor` a name; `token_index` None with a `reason` where there is no such position.
     """
-    layout = _lay_out(tokens, response_ids, marker, stop_ids, answer)
-    return [_find(check_anchor(name), layout) for name in names]
+    ids = takewhile(lambda token: token not in stop_ids, response_ids)
+    response = lay_out([tokens[i] for i in ids], marker, answer)
+    return [_find(check_anchor(name), response) for name in names]
 
 
-def _lay_out(
-    tokens: TokenBytes,
-    response_ids: Sequence[int],
-    marker: Marker,
-    stop_ids: frozenset[int],
-    answer: str | None,
-) -> _Layout:
-    ids = list(takewhile(lambda token: token not in stop_ids, response_ids))
-    pieces = [tokens[i] for i in ids]
-    ends = list(accumulate(map(len, pieces)))
-    # surrogateescape keeps every byte as one character where the text is not valid UTF-8, so that
-    # character offsets turn back into byte offsets exactly.
-    text = b"".join(pieces).decode("utf-8", "surrogateescape")
-    think = text.find("</think>")
-    layout = _Layout(
-        ends=ends,
-        last=len(ids) - 1,
-        think_end=None
-        if think < 0
-        else bisect_left(ends, _byte_length(text[: think + len("</think>")])),
-        marker=None,
-        absent="empty_response" if not ids else None,
-    )
-    try:
-        span = marker.find(text)
-    except SearchTimeout:
-        return _with(layout, None, "marker_timeout")
-    if span is None:
-        return _with(layout, None, layout.absent or "no_closed_marker")
-    if answer is not None and _visible(text[span.answer_start : span.answer_end]) != _visible(
-        answer
-    ):
-        return _with(layout, None, "ids_differ_from_text")
-    offsets: tuple[int, ...] = (
-        span.start, span.open_end, span.answer_start, span.answer_end, span.end
-    )  # fmt: skip
-    if len(text) != ends[-1]:  # else every character is one byte
-        offsets = tuple(_byte_length(text[:offset]) for offset in offsets)
-    return _with(layout, MarkerSpan(*offsets), None)
-
-
-def _with(layout: _Layout, marker: MarkerSpan | None, absent: str | None) -> _Layout:
-    return _Layout(layout.ends, layout.last, layout.think_end, marker, absent)
-
-
-def _byte_length(text: str) -> int:
-    return len(text.encode("utf-8", "surrogateescape"))
-
-
-def _visible(text: str) -> str:
-    """Return the text without white space and invalid UTF-8, composed as tokenizers compose it."""
-    valid = text.encode("utf-8", "surrogateescape").decode("utf-8", "ignore").replace("\ufffd", "")
-    return unicodedata.normalize("NFC", "".join(valid.split()))
-
-
-def _find(name: str, layout: _Layout) -> Anchor:
+def _find(name: str, response: Response) -> Anchor:
     """Find one anchor in a response that is laid out."""
-    if name == "response_last":
-        if layout.last < 0:
-            return Anchor(name, None, "empty_response")
-        return Anchor(name, layout.last)
-    if name == "think_end":
-        return Anchor(
-            name, layout.think_end, None if layout.think_end is not None else "no_think_end"
+    kind, number = anchor_kind(name)
+    stored = f"{kind.stem}{number}"
+    if kind.needs_marker and response.marker is None:
+        return Anchor(stored, None, response.absent)
+    found = kind.locate(response, number)
+    if isinstance(found, str):
+        return Anchor(stored, None, found)
+    if found < -1:
+        return Anchor(stored, None, "before_the_response")
+    return Anchor(
+        stored, found, flags=(*kind.flags(response), *(("at_prompt",) if found < 0 else ()))
+    )
+
+
+def _call(name: str, response: Response) -> Found:
+    """Call a function of the user's with a response; check what it returns."""
+    function = load_user_code(name, "an anchor")
+    if not callable(function):
+        raise GeomrlError(
+            f"{name}: is no function but {type(function).__name__}; name one that is called with a"
+            " response"
         )
-    if layout.marker is None:
-        return Anchor(name, None, layout.absent)
-
-    marker = layout.marker
-    first = layout.first_overlapping(marker.start)  # m
-    end = layout.last_overlapping(marker.open_end)  # e
-    if name == "before_marker":
-        return _in_response(name, first - 1)
-    if match := _BEFORE.fullmatch(name):
-        return _in_response(name, first - 1 - int(match[1]))
-    if match := _FRACTION.fullmatch(name):
-        if first == 0:
-            return Anchor(name, None, "nothing_before_marker")
-        return Anchor(name, round(float(match[1]) * (first - 1)))
-    if name == "marker_end":
-        merged = layout.ends[end] > marker.answer_start
-        return Anchor(name, end, flags=("merged_right",) if merged else ())
-    if name == "answer_last":
-        return Anchor(name, layout.last_overlapping(marker.answer_end))
-    # before_answer: the first token that starts within the answer, less one.
-    whole = layout.first_overlapping(marker.answer_start)
-    if layout.start(whole) < marker.answer_start:
-        whole += 1
-    if whole > layout.last or layout.start(whole) >= marker.answer_end:
-        return Anchor(name, None, "no_whole_answer_token")
-    return _in_response(name, whole - 1)
-
-
-def _in_response(name: str, index: int) -> Anchor:
-    if index < -1:
-        return Anchor(name, None, "before_the_response")
-    return Anchor(name, index, flags=("at_prompt",) if index == -1 else ())
+    try:
+        found = function(response)
+    except Exception as error:  # whatever the user's code raises
+        raise GeomrlError(
+            f"{name}: fails on the response {response.text[:80]!r} ({type(error).__name__}:"
+            f" {reason_of(error)}); mend it: it is called with a geomrl.probe.response.Response"
+        ) from error
+    if found is None:
+        return f"no_{user_code_name(name)}"
+    whole = hasattr(found, "__index__") and not isinstance(found, bool)
+    if not whole or not -1 <= int(found) <= response.last:
+        raise GeomrlError(
+            f"{name}: returns {found!r} for the response {response.text[:80]!r} of"
+            f" {len(response.ends)} tokens; return the index of a token, -1 for the prompt's last"
+            " one, or None"
+        )
+    return int(found)

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from geomrl.errors import GeomrlError
-from geomrl.files import text_hash
+from geomrl.files import text_hash, user_code_hash, user_code_name
 from geomrl.models.decoder import FINAL, layer_name, score_next
 from geomrl.models.identity import tokenizer_hash
 from geomrl.models.loading import LoadedModel
 from geomrl.models.token_bytes import TokenBytes
 from geomrl.models.turns import turn_end_ids
-from geomrl.probe.anchors import DEFAULT_ANCHORS, Anchor, check_anchor, find_anchors
+from geomrl.probe.anchors import DEFAULT_ANCHORS, Anchor, find_anchors, own_anchors, try_anchor
 from geomrl.probe.extractor import Extractor, Rows
 from geomrl.probe.self_check import check_reading, refuse_unreadable
 from geomrl.runs.rollouts import columns_hash
@@ -39,7 +39,16 @@ To be changed when an anchor of some response moves (by `probe.anchors`, `models
 
 @dataclass(frozen=True)
 class ExtractionConfig:
-    """What to read. `layers` None is all of them; `batch_tokens` bounds a padded batch's size."""
+    """What to read.
+
+    Attributes:
+        layers: None is all of them.
+        anchors: names, or "FILE.py:FUNCTION" for one of the user's (`geomrl.probe.anchors`).
+        batch_tokens: bounds a padded batch's size.
+
+    Raises:
+        GeomrlError: an anchor is unknown, or a function of the user's is none.
+    """
 
     layers: tuple[str, ...] | None = None
     anchors: tuple[str, ...] = DEFAULT_ANCHORS
@@ -47,7 +56,13 @@ class ExtractionConfig:
 
     def __post_init__(self) -> None:
         for anchor in self.anchors:
-            check_anchor(anchor)
+            try_anchor(anchor)
+        own_anchors(self.anchors)
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The names under which the anchors' states are stored."""
+        return tuple(map(user_code_name, self.anchors))
 
 
 @dataclass(frozen=True)
@@ -261,7 +276,7 @@ def store_settings(
         rollouts=rollouts_hash(rollouts),
         marker=marker.spec,
         layers=layers,
-        anchors=config.anchors,
+        anchors=config.stored,
         dtype=str(loaded.dtype).removeprefix("torch."),
         hidden_size=probe.hidden_size,
         batch_tokens=config.batch_tokens,
@@ -269,6 +284,7 @@ def store_settings(
         n_rollouts=len(rollouts),
         tokenizer=tokenizer_hash(loaded.tokenizer),
         stop_ids=tuple(sorted(probe.stop_ids)),
+        user_code=tuple(own_anchors(config.anchors)) or None,
     )
 
 
@@ -305,15 +321,22 @@ def fill_store(
     size = batch_tokens or settings.batch_tokens
     for shard in shards:
         part = rollouts.iloc[list(store.shard_range(shard))]
-        located = probe.locate(part, marker, settings.anchors)
+        located = probe.locate(part, marker, settings.named_anchors)
         rows, states = probe.read(located, settings.layers, size, progress)
-        made_with = {"batch_tokens": str(size), "anchors": anchors_hash(part)}
+        made_with = {
+            "batch_tokens": str(size),
+            "anchors": anchors_hash(part, settings.named_anchors),
+        }
         store.write_shard(shard, rows, states, made_with)
 
 
-def anchors_hash(rollouts: pd.DataFrame) -> str:
-    """Return a hash of what decides anchors besides a store's settings: the answers read, the rules."""
-    return text_hash(ANCHOR_RULES, columns_hash(rollouts[["answer"]]))
+def anchors_hash(rollouts: pd.DataFrame, anchors: Sequence[str] = ()) -> str:
+    """Return a hash of what decides anchors besides a store's settings.
+
+    That is the answers read, the rules, and the content of the user's files among `anchors`.
+    """
+    own = [user_code_hash(name) for name in own_anchors(anchors)]
+    return text_hash(ANCHOR_RULES, columns_hash(rollouts[["answer"]]), *own)
 
 
 def stale_shards(
@@ -322,15 +345,17 @@ def stale_shards(
     """Return the finished shards whose anchors would be found elsewhere now.
 
     That is where the rollouts were graded again and other answers were read from them, or where
-    another geomrl found the anchors. Shards whose record says that nothing changed are believed; of
+    another geomrl, or another content of a file of the user's, found the anchors. Shards whose record says that nothing changed are believed; of
     others the anchors are located again and compared.
     """
     missing, found = set(store.missing_shards()), []
     for shard in sorted(set(range(store.n_shards)) - missing):
         part = rollouts.iloc[list(store.shard_range(shard))]
-        if store.made_with(shard).get("anchors") == anchors_hash(part):
+        if store.made_with(shard).get("anchors") == anchors_hash(
+            part, store.settings.named_anchors
+        ):
             continue
-        located = probe.locate(part, marker, store.settings.anchors)
+        located = probe.locate(part, marker, store.settings.named_anchors)
         now = [(a.name, a.token_index, a.reason) for item in located for a in item.anchors]
         rows = store.shard_rows(shard)
         there = zip(rows["anchor"], rows["token_index"], rows["reason"], strict=True)

@@ -17,13 +17,6 @@ from jaxtyping import Float, Int
 if TYPE_CHECKING:
     from geomrl.probe.extraction import ModelProbe
 
-UP_TO_ANSWER = ("fraction", "think_end", "before_marker", "marker_end", "before_answer")
-
-
-def before_the_answer(anchor: str) -> bool:
-    """Say whether an anchor comes before the answer, so that knowing it means something."""
-    return anchor.startswith(UP_TO_ANSWER)
-
 
 def gold_tokens(rows: pd.DataFrame, golds: Mapping[str, str], tokenizer: Any) -> dict[str, int]:
     """Return, by problem, the first token of the gold answer as the model writes it.

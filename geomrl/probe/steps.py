@@ -12,7 +12,14 @@ from pathlib import Path
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.files import write_csv, write_json, write_parquet
+from geomrl.files import (
+    is_user_code,
+    user_code_as_it_is,
+    user_code_hash,
+    write_csv,
+    write_json,
+    write_parquet,
+)
 from geomrl.models.loading import (
     LoadedModel,
 )
@@ -76,9 +83,11 @@ def read_states(
     )
     folder = encoder_folder(run.path, loaded)
     folder.mkdir(parents=True, exist_ok=True)
-    with sole_process(folder / ".lock", "an extraction"):
+    with user_code_as_it_is(), sole_process(folder / ".lock", "an extraction"):
         store = StateStore.create(folder, settings)
         loading = {"encoder": loaded.name, **options.loading()}
+        if settings.user_code:
+            loading["user_code"] = {name: user_code_hash(name) for name in settings.user_code}
         record_step(run.path, f"states/{loaded.key}", loading, begun=False)
         for shard in stale_shards(reader, run.rollouts, run_marker(run), store):
             say(f"states: shard {shard} is read again: its rollouts' anchors are elsewhere now")
@@ -152,8 +161,12 @@ def replace_anchor(
     files are kept, those of the same are replaced.
 
     Raises:
-        GeomrlError: no group has two correct rollouts with this anchor.
+        GeomrlError: no group has two correct rollouts with this anchor, or it is the user's own.
     """
+    if is_user_code(anchor):
+        raise GeomrlError(
+            f"{anchor}: states are replaced at geomrl's own anchors only; take one of these"
+        )
     run = open_run(out)
     loaded = loaded_model(model, options).as_filed(run.path / "states")
     check_belongs(run, loaded)

@@ -10,7 +10,7 @@ from geomrl.errors import GeomrlError
 from geomrl.models.loading import load_tokenizer, quiet_transformers, vocabulary_hash
 from geomrl.models.token_bytes import TokenBytes
 from geomrl.models.turns import turn_end_ids
-from geomrl.probe.anchors import find_anchors
+from geomrl.probe.anchors import find_anchors, is_anchor
 from geomrl.verify.marker import Marker, find_to_show
 
 Piece = tuple[str, str]
@@ -132,6 +132,8 @@ def make_highlighter(
         tokenizer: the model whose tokenizer made the ids.
         vocabulary: that tokenizer's hash, as the run recorded it.
     """
+    if not is_anchor(anchor):
+        return Highlighter(marker, anchor, None), f"'{anchor}' is located by a file of the user's"
     if tokenizer is None:
         return Highlighter(marker, anchor, None), "the run names no tokenizer"
     quiet_transformers()

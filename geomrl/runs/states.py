@@ -30,6 +30,7 @@ from geomrl.files import (
     read_json,
     read_parquet,
     remove_leftovers,
+    user_code_name,
     write_json,
     write_parquet,
 )
@@ -70,6 +71,13 @@ class StoreSettings:
     n_rollouts: int
     tokenizer: str | None = None  # None: an older geomrl's store, which does not say
     stop_ids: tuple[int, ...] | None = None
+    user_code: tuple[str, ...] | None = None  # anchors of the user's by their files
+
+    @property
+    def named_anchors(self) -> tuple[str, ...]:
+        """The anchors by what locates them: "FILE.py:FUNCTION" for one that is stored as FUNCTION."""
+        own = {user_code_name(name): name for name in self.user_code or ()}
+        return tuple(own.get(anchor, anchor) for anchor in self.anchors)
 
 
 _FREE = (
@@ -105,6 +113,8 @@ class StateStore:
         """
         index = path / "store.json"
         now = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}
+        if settings.user_code is None:
+            del now["user_code"]  # as older versions of geomrl wrote it
         begun = any(path.glob("shard-*"))  # a first try that failed does not bind the next
         if index.exists() and begun:
             before = read_json(index)

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from geomrl.errors import GeomrlError
-from geomrl.files import write_json, write_parquet
+from geomrl.files import user_code_name, write_json, write_parquet
 from geomrl.geometry.similarity import similarity_table
 from geomrl.probe.extractor import Extractor
 from geomrl.progress import Progress
@@ -147,11 +147,12 @@ def _geometry(
     step: int,
 ) -> tuple[pd.DataFrame | None, str | None]:
     """Return one benchmark's similarity table, or why there is none."""
+    stored = list(map(user_code_name, settings.anchors))
     first = np.cumsum([0, *(len(at) for at in used)])
     here = np.flatnonzero(rollouts["benchmark"] == benchmark).tolist()
 
     def read(layer: str, anchor: str) -> tuple[pd.DataFrame, Any]:
-        column = settings.anchors.index(anchor)
+        column = stored.index(anchor)
         found = [(i, positions[i][column]) for i in here]
         kept = [i for i, position in found if position is not None]
         at = [first[i] + used[i].index(p) for i, p in found if p is not None]
@@ -160,7 +161,7 @@ def _geometry(
 
     try:
         result = similarity_table(
-            read, settings.layers, settings.anchors, seed=seed, n_boot=N_BOOT, n_perm=N_PERM,
+            read, settings.layers, stored, seed=seed, n_boot=N_BOOT, n_perm=N_PERM,
             context={
                 "policy": "policy", "encoder": "policy", "step": step, "benchmark": benchmark
             },

@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from geomrl.files import user_code_name
 from geomrl.train.losses import loss_row
 from geomrl.train.values import (
     Arm,
@@ -382,7 +383,7 @@ class EvaluationConfig(Section):
                 f"pass@{bad[0]} cannot be had from samples {self.samples}: k goes from 1 to samples"
             )
         distinct(self.k)
-        distinct(self.anchors)
+        distinct(list(map(user_code_name, self.anchors)))
         return self
 
 

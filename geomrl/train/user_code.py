@@ -66,9 +66,14 @@ def try_user_code(config: TrainConfig) -> list[str]:
     Raises:
         GeomrlError: a file is absent or broken, or what it has is no loss or no anchor.
     """
+    from geomrl.probe.anchors import try_anchor
     from geomrl.train.own_loss import try_own_loss
 
     lines = [f"{name}: of your own, {content}" for name, content in user_code(config).items()]
+    if config.alignment is not None and is_user_code(config.alignment.anchor):
+        try_anchor(config.alignment.anchor)
+    for anchor in config.evaluation.anchors if config.evaluation is not None else []:
+        try_anchor(anchor)
     if config.alignment is not None and is_user_code(config.alignment.kind):
         lines += try_own_loss(config.alignment.kind)
     return lines

@@ -9,7 +9,7 @@ from typing import Literal
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.probe.anchors import anchor_order
+from geomrl.probe.anchors import anchor_kind, anchor_order
 from geomrl.viz.theme import SPACES, span
 
 Axis = Literal["layer", "anchor"]
@@ -38,12 +38,8 @@ def anchor_label(anchor: str) -> str:
     >>> anchor_label("fraction:0"), anchor_label("fraction:0.25"), anchor_label("before_marker-4")
     ('first token', '25 % of the way', 'before marker − 4')
     """
-    kind, _, argument = anchor.partition(":")
-    if kind == "fraction" and argument:
-        return "first token" if float(argument) == 0 else f"{100 * float(argument):g} % of the way"
-    name, _, back = anchor.partition("-")
-    words = name.replace("_", " ")
-    return f"{words} − {back}" if back else words.replace(":", ": ")
+    kind, number = anchor_kind(anchor)
+    return kind.label(number) if kind.label else kind.stem.replace("_", " ")
 
 
 def layer_words(layer: str) -> str:

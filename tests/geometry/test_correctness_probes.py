@@ -25,10 +25,10 @@ from geomrl.geometry.linear_probes import (
     within_auroc,
 )
 from geomrl.models.loading import LoadedModel
+from geomrl.probe.anchors import before_the_answer
 from geomrl.probe.extraction import ModelProbe
 from geomrl.probe.extractor import Rows
 from geomrl.probe.lens import (
-    before_the_answer,
     gold_tokens,
     lens_logprobs,
 )

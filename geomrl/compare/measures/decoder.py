@@ -8,7 +8,7 @@ from geomrl.compare.measures.measure import GREY, Compared, Line, Measure, Panel
 from geomrl.compare.rows import BOTH, ENCODERS, Row
 from geomrl.geometry.answer_decoder import answer_decodability
 from geomrl.geometry.linear_probes import problem_folds
-from geomrl.probe.lens import before_the_answer
+from geomrl.probe.anchors import before_the_answer
 
 
 def decoder_rows(at: Compared) -> Iterator[Row]:
