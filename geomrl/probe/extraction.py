@@ -345,8 +345,8 @@ def stale_shards(
     """Return the finished shards whose anchors would be found elsewhere now.
 
     That is where the rollouts were graded again and other answers were read from them, or where
-    another geomrl, or another content of a file of the user's, found the anchors. Shards whose record says that nothing changed are believed; of
-    others the anchors are located again and compared.
+    another geomrl, or another content of a file of the user's, found the anchors. Shards whose record
+    says that nothing changed are believed; of others the anchors are located again and compared.
     """
     missing, found = set(store.missing_shards()), []
     for shard in sorted(set(range(store.n_shards)) - missing):

@@ -71,22 +71,32 @@ def test_dry_run_tries_it(file):
 
 
 def test_a_training_in_a_fresh_process_learns_from_it_and_records_it(file):
+    """At an anchor of the user's, too, which is also where held-out states are read."""
+    anchor = shutil.copy(TOY.with_name("toy_anchor.py"), file.parent)
+    place = f"{Path(anchor).name}:first_digit"
+    settings = [*SETTINGS, f"alignment.anchor={place}", f"evaluation.anchors=[{place}]"]
+    settings = [s for s in settings if s != "evaluation=null"]
+    settings += ["evaluation.at_start=false", "evaluation.samples=4"]
+    sets = [word for change in settings for word in ("--set", change)]
     outside = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
     done = run_process(
-        [sys.executable, "-m", "geomrl.cli", "train", SMOKE, *SETS, "--out", "run"],
+        [sys.executable, "-m", "geomrl.cli", "train", SMOKE, *sets, "--out", "run"],
         env={**outside, "OMP_NUM_THREADS": "1"},
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
     recorded = read_manifest(Path("run"))["train"]["settings"]
-    assert recorded["user_code"] == {"toy_loss.py:push_apart": file_hash(file)}
+    assert recorded["user_code"] == {
+        "toy_loss.py:push_apart": file_hash(file), place: file_hash(Path(anchor)),
+    }  # fmt: skip
     last = read_metrics(Path("run")).iloc[-1]
     assert last["loss/align"] > 0
     assert last["grad_norm/align"] > 0
+    assert last["eval/first_digit/final/floor"] > 0
     file.write_text(file.read_text() + "\n# another thought\n")
     with pytest.raises(
         GeomrlError, match=r"run: was begun with another toy_loss.py.*changed since"
     ):
-        changes(load_config(SMOKE, SETTINGS), Path("run"), 1)
+        changes(load_config(SMOKE, settings), Path("run"), 1)
 
 
 def test_a_run_without_code_of_the_users_records_none(tmp_path):
