@@ -57,7 +57,8 @@ def probe(
     n: Samples = 16,
     layers: Annotated[str, typer.Option(help="'all', or 0,12,final.")] = "all",
     anchors: Annotated[
-        str, typer.Option(help="'default', or before_marker,...; FILE.py:FUNCTION for one of yours.")
+        str,
+        typer.Option(help="'default', or before_marker,...; FILE.py:FUNCTION for one of yours."),
     ] = "default",
     replace: Annotated[
         bool, typer.Option("--replace", help="Also replace anchor states and score the answer.")
