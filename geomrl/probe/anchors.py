@@ -11,14 +11,14 @@ token that overlaps the marker's opening string and e the last:
 | `fraction:f` | round(f (m - 1)): f = 0 is the first token, f = 1 `before_marker` |
 | `marker_end` | e |
 | `before_answer` | the state that predicts the first whole token of the answer |
-| `answer_last` | the last token that holds a character of the answer |
+| `answer_last` | the last token that contains a character of the answer |
 | `response_last` | the last token before the first end-of-turn |
 | `think_end` | the last token of the first `</think>` |
 
 Each is a row of `KINDS`. One of the user's own is "FILE.py:FUNCTION", a function that is called with
 a `Response` and returns a token's index, or None; it is stored under the function's name.
 
-A response ends at its first end-of-turn id: what stands behind it (padding, a line feed, a next turn)
+A response ends at its first end-of-turn id: what comes after it (padding, a line feed, a next turn)
 is not looked at, neither for the marker. A marker that is blank is none, as for the verifier.
 
 The state at index j predicts token j + 1. "Before the marker" is the paper's (arXiv 2606.03234,
@@ -61,7 +61,7 @@ class Anchor:
 
     `token_index` counts the response's tokens from 0; -1 is the prompt's last token. It is None
     where the response has no such position, and `reason` then says why. `flags` are facts that
-    change what the state means: `at_prompt`, `merged_right` (the token also holds the answer's
+    change what the state means: `at_prompt`, `merged_right` (the token also contains the answer's
     first character).
     """
 

@@ -58,7 +58,7 @@ def hidden_align(
     - relational: mean over pairs i, j and over other groups q of (u_i . c_q - u_j . c_q)^2, with
       c_q the direction of q's S. Our adaptation of relational distillation (Park et al. 2019),
       which matches a student's relations to a teacher's: here there is no teacher, and a group's
-      correct rollouts shall agree on how they relate to other problems. What they hold at right
+      correct rollouts shall agree on how they relate to other problems. What they have at right
       angles to all of those is left alone.
     - centred: `cosine` of h minus the mean over the other groups of their mean state (all their
       rollouts, one vote a group): 1 - the centred CC of the probing tables. Shifting all states

@@ -3,7 +3,7 @@
 The loss compares rollouts that lie in different micro-batches and on different ranks. Its gradient
 at each state is therefore computed first, on a table of all the step's anchor states, and each
 micro-batch back-propagates <that gradient, its own states>: exact under any split as long as the
-table holds the states of the present weights (GradCache: Gao et al. 2021, arXiv 2101.06983).
+table contains the states of the present weights (GradCache: Gao et al. 2021, arXiv 2101.06983).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Table = dict[str, Float[Tensor, "rows hidden"]]
 class AlignmentTerm:
     """The alignment part of one optimiser step.
 
-    Where a micro-batch holds a whole group, and the group's loss needs no other ones, its own states
+    Where a micro-batch contains a whole group, and the group's loss needs no other ones, its own states
     are the table, and nothing is read twice. The rows of other groups, cut by the plan, come from the
     table given, or from a forward without gradient that stops at the anchors.
 

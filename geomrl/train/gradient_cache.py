@@ -4,7 +4,7 @@ A loss over groups cannot be summed over micro-batches that split the groups. So
 step's anchor states are gathered without gradient, the loss is differentiated on that table, and
 each micro-batch back-propagates <dL/dh_i, h_i> for its own rows: by the chain rule the parameters
 receive the loss's exact gradient, whatever the loss, the split or the number of ranks (the
-gradient caching of Gao et al. 2021, arXiv 2101.06983). It is exact where the table holds the
+gradient caching of Gao et al. 2021, arXiv 2101.06983). It is exact where the table contains the
 states of the current weights.
 """
 

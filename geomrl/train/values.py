@@ -90,7 +90,7 @@ def _as_texts(value: Any) -> Any:
 
 
 def distinct(values: list[Any]) -> list[Any]:
-    """Return the values if none stands there twice; raise a ValueError otherwise."""
+    """Return the values if none is duplicated; raise a ValueError otherwise."""
     if len(set(values)) != len(values):
         raise ValueError(f"{values} names something twice: name each once")
     return values
