@@ -93,6 +93,14 @@ def test_the_readme_is_short():
     assert len(README.read_text().split()) <= 1800
 
 
+def test_headline_figures_are_those_of_the_pages_behind_them():
+    cells = re.findall(r"-?\.\d{3} \(-?\.\d{3}, -?\.\d{3}\)", text(README))
+    assert len(cells) == 12
+    assert {cell for cell in cells if cell not in text(ROOT / "docs/reasoner.md")} == set()
+    gain = re.search(r"-\.\d{3} \(95 % -\.\d{3} to \.\d{3}", text(README))[0]
+    assert gain in text(ROOT / "figures/pass_at_1/README.md")
+
+
 def test_every_command_is_shown():
     top = get_command(app).commands
     every = {
