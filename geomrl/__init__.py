@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from geomrl.report.rollouts import ReportSettings
     from geomrl.rollout.engine import Sampling
     from geomrl.rollout.generate import RolloutConfig
-    from geomrl.rollout.import_config import ImportConfig
+    from geomrl.rollout.imports.config import ImportConfig
     from geomrl.rollout.steps import import_rollouts, make_rollouts
     from geomrl.runs.run import Run, open_run
     from geomrl.viz.probed import draw_figures
@@ -48,7 +48,7 @@ _HOMES = {
     "ExtractionConfig": "geomrl.probe.extraction",
     "Sampling": "geomrl.rollout.engine",
     "RolloutConfig": "geomrl.rollout.generate",
-    "ImportConfig": "geomrl.rollout.import_config",
+    "ImportConfig": "geomrl.rollout.imports.config",
     "Run": "geomrl.runs.run",
     "open_run": "geomrl.runs.run",
     "ModelOptions": "geomrl.models.options",

@@ -110,7 +110,7 @@ def evaluate(
     from geomrl.evaluate.presets import preset as find_preset
     from geomrl.models.options import ModelOptions
     from geomrl.rollout.generate import RolloutConfig
-    from geomrl.rollout.import_config import ImportConfig
+    from geomrl.rollout.imports.config import ImportConfig
 
     sampling = find_preset(
         preset, n=n, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens

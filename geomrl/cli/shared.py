@@ -14,7 +14,7 @@ from geomrl.progress import say
 if TYPE_CHECKING:
     from geomrl.models.options import ModelOptions
     from geomrl.rollout.generate import RolloutConfig
-    from geomrl.rollout.import_config import ImportConfig
+    from geomrl.rollout.imports.config import ImportConfig
 
 
 def model_options(device: str, dtype: str, remote_code: bool, pickle: bool) -> ModelOptions:
@@ -60,8 +60,8 @@ def import_config(
     Raises:
         GeomrlError: a template is named, and the file has prompts.
     """
-    from geomrl.rollout.import_config import ImportConfig
-    from geomrl.rollout.importing import has_prompts
+    from geomrl.rollout.imports.config import ImportConfig
+    from geomrl.rollout.imports.table import has_prompts
 
     config = ImportConfig(
         pairs(column, "--column"), pairs(where, "--where"), keep_labels, retokenize,

@@ -30,7 +30,7 @@ from geomrl.problems.problem import Problem
 from geomrl.problems.training_data import Overlap
 from geomrl.progress import Say
 from geomrl.rollout.generate import RolloutConfig
-from geomrl.rollout.import_config import ImportConfig
+from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.steps import make_rollouts
 from geomrl.runs.layout import ACCURACY, DIFFERENCES, SUMMARY
 from geomrl.runs.manifest import record_step, versions

@@ -15,8 +15,8 @@ import pandas as pd
 from geomrl.errors import GeomrlError
 from geomrl.models.loading import load_tokenizer, vocabulary_hash
 from geomrl.problems.problem import Problem
-from geomrl.rollout.chats import as_chat
 from geomrl.rollout.generate import RolloutConfig, problem_prompt
+from geomrl.rollout.imports.chats import as_chat
 
 _BEFORE, _AFTER = 24, 48  # characters shown of where two prompts part
 _KEY = ["benchmark", "problem_id"]

@@ -13,9 +13,9 @@ from geomrl.files import file_hash, read_json, write_json
 from geomrl.models.loading import short_name
 from geomrl.models.names import model_label, resolve_model, split_label, split_step
 from geomrl.progress import progress_bar
-from geomrl.rollout.earlier_imports import comparable_settings
-from geomrl.rollout.import_config import ImportConfig, import_settings
-from geomrl.rollout.importing import import_verdicts
+from geomrl.rollout.imports.config import ImportConfig, import_settings
+from geomrl.rollout.imports.earlier import comparable_settings
+from geomrl.rollout.imports.table import import_verdicts
 from geomrl.runs.layout import ROLLOUTS, is_training_run
 from geomrl.runs.manifest import read_manifest, record_step
 from geomrl.runs.rollouts import COLUMNS, read_rollouts, write_rollouts

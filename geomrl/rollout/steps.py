@@ -18,12 +18,12 @@ from geomrl.models.loading import vocabulary_hash as hash_vocabulary
 from geomrl.models.options import ModelOptions, loaded_model
 from geomrl.problems.load import load_problems
 from geomrl.progress import Say, progress_bar
-from geomrl.rollout.earlier_imports import comparable_settings
 from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.rollout.generate import RolloutConfig, generate_rollouts, grade_again
 from geomrl.rollout.grading import golds_of, record_grading
-from geomrl.rollout.import_config import ImportConfig, import_settings
-from geomrl.rollout.importing import import_rollouts as read_foreign_rollouts
+from geomrl.rollout.imports.config import ImportConfig, import_settings
+from geomrl.rollout.imports.earlier import comparable_settings
+from geomrl.rollout.imports.table import import_rollouts as read_foreign_rollouts
 from geomrl.rollout.self_check import check_sampling
 from geomrl.runs.layout import ROLLOUTS
 from geomrl.runs.manifest import record_step

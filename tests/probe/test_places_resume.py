@@ -8,7 +8,7 @@ from small_runs import rollout_lines, save_model, write_lines
 from geomrl.geometry import similarity
 from geomrl.probe import intervention, steps
 from geomrl.probe.extraction import ExtractionConfig
-from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.steps import import_rollouts
 
 CONFIG = ExtractionConfig(layers=("1", "final"), anchors=("before_marker", "marker_end"))

@@ -15,7 +15,7 @@ from geomrl.models.decoder import find_decoder
 from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ExtractionConfig, token_batches
 from geomrl.probe.steps import probe_states, replace_anchor
-from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.steps import import_rollouts
 from geomrl.runs.run import open_run
 

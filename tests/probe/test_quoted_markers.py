@@ -9,7 +9,8 @@ from geomrl.cli.app import app
 from geomrl.models.loading import load_tokenizer
 from geomrl.models.token_bytes import TokenBytes
 from geomrl.probe.anchors import find_anchors
-from geomrl.rollout.importing import ImportConfig, import_verdicts
+from geomrl.rollout.imports.config import ImportConfig
+from geomrl.rollout.imports.table import import_verdicts
 from geomrl.runs.run import open_run
 from geomrl.stats.majority import majority_at_k
 from geomrl.verify.marker import BOXED, parse_marker

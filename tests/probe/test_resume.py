@@ -19,7 +19,7 @@ from geomrl.probe.extraction import ExtractionConfig
 from geomrl.probe.steps import probe_states
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
-from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.steps import import_rollouts, make_rollouts
 from geomrl.runs.run import open_run
 

@@ -17,7 +17,7 @@ from geomrl.probe.steps import read_states, run_marker
 from geomrl.rollout import generate
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
-from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.steps import import_rollouts, make_rollouts
 from geomrl.runs.run import open_run
 from geomrl.runs.states import StateStore

@@ -34,7 +34,7 @@ from geomrl.report.neighbours import find_neighbours, nearest
 from geomrl.report.page import write_report
 from geomrl.report.rollouts import ReportSettings, choose
 from geomrl.report.views import clean, with_floor
-from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.steps import import_rollouts
 from geomrl.runs.rollouts import write_rollouts
 from geomrl.runs.run import open_run

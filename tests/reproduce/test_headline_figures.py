@@ -7,7 +7,7 @@ from geomrl.errors import GeomrlError
 from geomrl.geometry.similarity import headline
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.probe.steps import probe_states
-from geomrl.rollout.importing import ImportConfig
+from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.steps import import_rollouts
 from geomrl.viz.probed import make_pictures
 

@@ -11,7 +11,8 @@ from geomrl.errors import GeomrlError
 from geomrl.files import read_json, read_parquet, write_json
 from geomrl.problems.golds import bare_gold
 from geomrl.problems.load import load_problems
-from geomrl.rollout.importing import ImportConfig, import_rollouts, import_verdicts
+from geomrl.rollout.imports.config import ImportConfig
+from geomrl.rollout.imports.table import import_rollouts, import_verdicts
 from geomrl.runs.rollouts import read_rollouts, write_rollouts
 from geomrl.verify.verifier import MathVerifier
 

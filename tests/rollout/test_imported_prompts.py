@@ -12,7 +12,8 @@ from tokenizers import AddedToken, processors
 from geomrl.errors import GeomrlError
 from geomrl.files import read_parquet
 from geomrl.problems.prompts import render_prompt
-from geomrl.rollout.importing import ImportConfig, import_rollouts, import_verdicts
+from geomrl.rollout.imports.config import ImportConfig
+from geomrl.rollout.imports.table import import_rollouts, import_verdicts
 from geomrl.verify.verifier import MathVerifier
 
 CHATML = (

@@ -8,7 +8,8 @@ from small_runs import rollout_lines, write_lines
 from tiny import byte_level_tokenizer, character_tokenizer
 
 from geomrl.errors import GeomrlError
-from geomrl.rollout.importing import ImportConfig, import_rollouts
+from geomrl.rollout.imports.config import ImportConfig
+from geomrl.rollout.imports.table import import_rollouts
 from geomrl.runs.rollouts import COLUMNS, read_rollouts, write_rollouts
 from geomrl.verify.verifier import MathVerifier
 

@@ -13,7 +13,7 @@ from geomrl.errors import GeomrlError
 from geomrl.files import file_hash
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.probe.steps import probe_states
-from geomrl.rollout.import_config import ImportConfig
+from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.steps import import_rollouts
 from geomrl.viz.folders import draw_folder
 from geomrl.viz.probed import FIGURES, draw_figures

@@ -1,6 +1,6 @@
 """Rollouts of another tool: a JSONL or parquet file becomes a geomrl rollout table.
 
-A row may hold one response or a list of them. Prompts pass one gate (`imported_prompts`): what the
+A row may hold one response or a list of them. Prompts pass one gate (`prompts`): what the
 policy did not see is refused. Golds are read as those of problem files are (`problems.golds`).
 """
 
@@ -17,25 +17,17 @@ from geomrl.errors import GeomrlError
 from geomrl.models.turns import first_turn, turn_end_ids, turn_ends
 from geomrl.problems.golds import bare_gold
 from geomrl.problems.nested import plain
-from geomrl.rollout.chats import as_chat, before_the_answer, content_text, ends_with_answer
-from geomrl.rollout.import_config import ImportConfig
-from geomrl.rollout.imported_rows import (
-    Say,
-    as_key,
-    is_list,
-    match_columns,
-    one_response_a_row,
-    read_rows,
-    select,
-    without_repeats,
-)
-from geomrl.rollout.imported_tokens import tokenised, with_texts
-from geomrl.runs.rollouts import SCHEMA, grade_columns, rollout_id, with_answer_classes
+from geomrl.progress import Say
+from geomrl.rollout.imports.chats import as_chat, before_the_answer, content_text, ends_with_answer
+from geomrl.rollout.imports.columns import as_key, is_list
+from geomrl.rollout.imports.config import ImportConfig
+from geomrl.rollout.imports.formats import opened
+from geomrl.rollout.imports.grades import graded_rows
+from geomrl.rollout.imports.responses import one_response_a_row
+from geomrl.rollout.imports.tokens import tokenised, with_texts
+from geomrl.runs.rollouts import SCHEMA, rollout_id, with_answer_classes
 from geomrl.verify.marker import Marker
-from geomrl.verify.verifier import Grade, Verifier
-
-_TRUE = {True, "1", "true", "correct", "right", "yes"}
-_FALSE = {False, -1, -1.0, "0", "-1", "false", "incorrect", "wrong", "no"}
+from geomrl.verify.verifier import Verifier
 
 
 def _silent(line: str) -> None:
@@ -66,14 +58,14 @@ def import_rollouts(
             effect, or several policies are mixed.
     """
     path = Path(path)
-    raw, columns = _opened(path, config, say)
+    raw, columns = opened(path, config, say)
     _check_options(columns, config, path)
     rows = one_response_a_row(raw, columns, path, labels=config.keep_labels)
     rows = _without_answers(with_texts(rows, tokenizer, path), verifier.marker, path, say)
     rows = _with_ids(_first_turns(rows, tokenizer, path, say), path)
     _check_one_policy(rows, columns, path)
     read = tokenised(rows, columns, tokenizer, config, path, say)
-    graded = _graded(read, verifier, columns, config.keep_labels, path, progress)
+    graded = graded_rows(read, verifier, columns, config.keep_labels, path, progress)
     return with_answer_classes(_numbered(graded).reindex(columns=SCHEMA.names), verifier)
 
 
@@ -104,7 +96,7 @@ def import_verdicts(
         GeomrlError: as `import_rollouts`; tokens and several policies aside.
     """
     path = Path(path)
-    raw, columns = _opened(path, config, say)
+    raw, columns = opened(path, config, say)
     if benchmark is not None:
         raw = raw.assign(benchmark=benchmark)
         columns = {**columns, "benchmark": "benchmark"}
@@ -118,7 +110,7 @@ def import_verdicts(
     rows = _first_turns(rows, None, path, say)
     whose = _policies(rows, path)
     parts = [_with_ids(part, path).assign(policy=n) for n, part in rows.groupby(whose, sort=False)]
-    graded = _graded(
+    graded = graded_rows(
         pd.concat(parts, ignore_index=True), verifier, columns, config.keep_labels, path, progress
     )
     prompts = graded["prompt"].map(as_key) if "prompt" in graded else None
@@ -136,14 +128,8 @@ def has_prompts(path: Path, config: ImportConfig) -> bool:
     Raises:
         GeomrlError: the file cannot be read, or a column is missing.
     """
-    _, columns = _opened(Path(path), config, _silent)
+    _, columns = opened(Path(path), config, _silent)
     return bool({"prompt", "prompt_ids"} & set(columns))
-
-
-def _opened(path: Path, config: ImportConfig, say: Say) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Return the file's rows that are wanted, and ours -> its columns."""
-    raw = without_repeats(select(read_rows(path), config.where, path), path, say)
-    return raw, match_columns(raw, config.columns, path)
 
 
 def _check_options(columns: Mapping[str, str], config: ImportConfig, path: Path) -> None:
@@ -302,65 +288,3 @@ def _check_one_policy(rows: pd.DataFrame, columns: Mapping[str, str], path: Path
                 f"group; take one with --where {columns[role]}='{names[0]}'"
                 + (", or pool them by --column policy_step=" if role == "policy_step" else "")
             )
-
-
-def _graded(
-    rows: pd.DataFrame,
-    verifier: Verifier,
-    columns: Mapping[str, str],
-    keep_labels: bool,
-    path: Path,
-    progress: Callable[[int, int], None] | None,
-) -> pd.DataFrame:
-    """Fill in gold and verdict."""
-    worked = columns.get("gold", "").rpartition(".")[2] == "solution"
-    if "gold" in rows:
-        golds = [bare_gold(plain(gold), worked=worked) for gold in rows["gold"]]
-        rows = rows.assign(
-            gold=pd.Series([gold or None for gold in golds], index=rows.index, dtype=object)
-        )
-    if keep_labels:
-        return rows.assign(**grade_columns(_labelled(rows, verifier, path)))
-    if "gold" not in rows or rows["gold"].isna().any():
-        raise GeomrlError(_no_gold(rows, columns, path))
-    tick = partial(_tell, progress, len(rows)) if progress else None
-    grades = verifier.grade(rows["response"].tolist(), rows["gold"].tolist(), tick)
-    return rows.assign(**grade_columns(grades))
-
-
-def _no_gold(rows: pd.DataFrame, columns: Mapping[str, str], path: Path) -> str:
-    cure = "name its column with --column gold=NAME, or keep the file's own verdicts with --keep-labels"
-    if "gold" not in rows:
-        return f"{path}, row 1: no gold answer to grade against; {cure}"
-    lacking = rows.loc[rows["gold"].isna(), "row"]
-    return (
-        f"{path}, row {lacking.iloc[0]}: no gold answer to grade against ('{columns['gold']}' holds none "
-        f"in {lacking.nunique()} of {rows['row'].nunique()} rows); fill it in, drop these rows, {cure}"
-    )
-
-
-def _tell(progress: Callable[[int, int], None], total: int, done: int) -> None:
-    progress(done, total)
-
-
-def _labelled(rows: pd.DataFrame, verifier: Verifier, path: Path) -> list[Grade]:
-    """Turn the file's labels into grades; a wrong response without a closed marker is no answer."""
-    if "label" not in rows:
-        raise GeomrlError(
-            f"{path}: --keep-labels, but no label column; name it with --column label=NAME"
-        )
-    grades = []
-    for row, response, label in zip(rows["row"], rows["response"], rows["label"], strict=True):
-        value = label.lower() if isinstance(label, str) else plain(label)
-        if isinstance(value, list | dict) or (value not in _TRUE and value not in _FALSE):
-            raise GeomrlError(
-                f"{path}, row {row}: label {label!r} is neither right (1, true, correct) nor wrong "
-                "(0, -1, false, wrong); map it first, or grade again without --keep-labels"
-            )
-        span = verifier.marker.find(response)
-        answer = response[span.answer_start : span.answer_end].strip() if span else None
-        if value in _TRUE:
-            grades.append(Grade("correct", answer, "label"))
-        else:
-            grades.append(Grade("wrong" if span else "no_answer", answer, "label"))
-    return grades

@@ -13,10 +13,11 @@ from geomrl.models.token_ids import check_ids_fit
 from geomrl.models.turns import turn_end_ids
 from geomrl.problems.nested import plain
 from geomrl.problems.prompts import Prompt, render_prompt
+from geomrl.progress import Say
 from geomrl.rollout.generate import response_text
-from geomrl.rollout.import_config import ImportConfig
-from geomrl.rollout.imported_prompts import PromptReader
-from geomrl.rollout.imported_rows import Say, as_key, is_list
+from geomrl.rollout.imports.columns import as_key, is_list
+from geomrl.rollout.imports.config import ImportConfig
+from geomrl.rollout.imports.prompts import PromptReader
 
 
 def with_texts(rows: pd.DataFrame, tokenizer: Any, path: Path) -> pd.DataFrame:
@@ -54,7 +55,7 @@ def tokenised(
         say: told of prompts that were mended.
 
     Raises:
-        GeomrlError: see `importing.import_rollouts`.
+        GeomrlError: see `table.import_rollouts`.
     """
     kept = set() if config.retokenize else {"prompt_ids", "response_ids"} & set(rows)
     for name in sorted(kept):

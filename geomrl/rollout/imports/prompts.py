@@ -13,8 +13,8 @@ from typing import Any
 
 from geomrl.errors import GeomrlError
 from geomrl.problems.prompts import Prompt, chat_ids, continued_ids
-from geomrl.rollout.chats import Chat, as_chat, content_text
-from geomrl.rollout.imported_rows import no_text
+from geomrl.rollout.imports.chats import Chat, as_chat, content_text
+from geomrl.rollout.imports.responses import no_text
 
 _SYSTEM, _USER = "geomrl-system", "geomrl-user"  # what stands in a template's place for a text
 

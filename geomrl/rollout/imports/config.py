@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from geomrl.files import user_code_hash
+
 READER = "reader"
+_NEWER = ("raw_prompt", "format")
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,8 @@ class ImportConfig:
     take the file's verdicts instead of grading again. retokenize: ignore the file's token ids.
     template and system are used where a row has a problem statement instead of a prompt; thinking
     there and with chat messages. raw_prompt: take a prompt's text as it stands, although the
-    tokenizer has a chat template of which it shows no sign.
+    tokenizer has a chat template of which it shows no sign. format: "FILE.py:NAME", a function of the
+    user's that reads the file (`formats.Format.read`); by default the format is recognised.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
@@ -29,13 +33,20 @@ class ImportConfig:
     system: str | None = None
     thinking: bool | None = None
     raw_prompt: bool = False
+    format: str | None = None
 
 
 def import_settings(config: ImportConfig) -> dict[str, Any]:
     """Return what decides an import's content, in JSON's types, for its manifest.
 
-    `raw_prompt` stands there where it is set: manifests from before it do not know it. `reader` is the
-    version of how files are read.
+    `raw_prompt` and `format` are in it where they are set: manifests from before them do not know them.
+    `reader` is the version of how files are read.
+
+    Raises:
+        GeomrlError: the file of the user's format is absent.
     """
     settings = {k: dict(v) if isinstance(v, Mapping) else v for k, v in asdict(config).items()}
-    return {k: v for k, v in settings.items() if k != "raw_prompt" or v} | {READER: 2}
+    settings = {k: v for k, v in settings.items() if k not in _NEWER or v} | {READER: 2}
+    if config.format is not None:
+        settings["user_code"] = {config.format: user_code_hash(config.format)}
+    return settings

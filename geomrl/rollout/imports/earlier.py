@@ -9,8 +9,8 @@ import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.problems.golds import bare_gold
-from geomrl.rollout.import_config import READER
-from geomrl.rollout.imported_prompts import PromptReader
+from geomrl.rollout.imports.config import READER
+from geomrl.rollout.imports.prompts import PromptReader
 from geomrl.runs.manifest import read_manifest
 
 
