@@ -16,6 +16,7 @@ from geomrl.cli.options import (
     Limit,
     MarkerSpec,
     Out,
+    OwnFormat,
     OwnPrompts,
     Pickle,
     Problems,
@@ -91,6 +92,7 @@ def evaluate(
     column: Columns = None,
     where: Where = None,
     keep_labels: KeepLabels = False,
+    own_format: OwnFormat = None,
     figures: Annotated[bool, typer.Option(help="Draw the pictures.")] = True,
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -123,7 +125,9 @@ def evaluate(
             seed=seed, chunk=chunk, template=template, system=system, thinking=thinking,
             prompt_tokenizer=tokenizer,
         ),
-        importing=ImportConfig(pairs(column, "--column"), pairs(where, "--where"), keep_labels),
+        importing=ImportConfig(
+            pairs(column, "--column"), pairs(where, "--where"), keep_labels, format=own_format
+        ),
         n_boot=boot, options=ModelOptions(device, dtype, trust_remote_code, allow_pickle), say=say,
     )  # fmt: skip
     print_evaluation(found)

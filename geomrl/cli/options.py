@@ -62,6 +62,10 @@ RawPrompt = Annotated[
     bool,
     typer.Option("--raw-prompt", help="Take prompt texts as they stand, without chat markers."),
 ]
+OwnFormat = Annotated[
+    str | None,
+    typer.Option("--format", help="FILE.py:NAME, a function of yours that reads the file."),
+]
 PromptTokenizer = Annotated[
     str | None,
     typer.Option("--tokenizer", help="Model or folder whose chat template renders all prompts."),

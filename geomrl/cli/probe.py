@@ -18,6 +18,7 @@ from geomrl.cli.options import (
     MaxTokens,
     Model,
     Out,
+    OwnFormat,
     Pickle,
     Problems,
     RawPrompt,
@@ -83,6 +84,7 @@ def probe(
     keep_labels: KeepLabels = False,
     retokenize: Retokenize = False,
     raw_prompt: RawPrompt = False,
+    own_format: OwnFormat = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     trust_remote_code: RemoteCode = False,
@@ -109,7 +111,16 @@ def probe(
     importing = None
     if rollouts is not None:
         importing = import_config(
-            rollouts, column, where, keep_labels, retokenize, template, system, thinking, raw_prompt
+            rollouts,
+            column,
+            where,
+            keep_labels,
+            retokenize,
+            template,
+            system,
+            thinking,
+            raw_prompt,
+            own_format,
         )
     loaded = options.load(model)
     check_readable(loaded, extraction)

@@ -18,6 +18,7 @@ from geomrl.cli.options import (
     MaxTokens,
     Model,
     Out,
+    OwnFormat,
     Pickle,
     Problems,
     RawPrompt,
@@ -69,6 +70,7 @@ def rollout(
     keep_labels: KeepLabels = False,
     retokenize: Retokenize = False,
     raw_prompt: RawPrompt = False,
+    own_format: OwnFormat = None,
     device: Device = "auto",
     dtype: Dtype = "auto",
     trust_remote_code: RemoteCode = False,
@@ -90,6 +92,7 @@ def rollout(
             system,
             thinking,
             raw_prompt,
+            own_format,
         )
         run = import_rollouts(
             import_file, model, out, config=config, marker=marker, options=options, say=say

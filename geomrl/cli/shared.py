@@ -54,6 +54,7 @@ def import_config(
     system: str | None,
     thinking: bool | None,
     raw_prompt: bool,
+    own_format: str | None,
 ) -> ImportConfig:
     """Return how to read another tool's file.
 
@@ -65,7 +66,7 @@ def import_config(
 
     config = ImportConfig(
         pairs(column, "--column"), pairs(where, "--where"), keep_labels, retokenize,
-        template or "boxed", system, thinking, raw_prompt,
+        template or "boxed", system, thinking, raw_prompt, own_format,
     )  # fmt: skip
     if template is not None and has_prompts(file, config):
         raise GeomrlError(

@@ -118,7 +118,8 @@ def evaluate_models(
     """
     out, importing = Path(out), importing or ImportConfig()
     sampling = sampling or preset("edas")
-    sources = [parse_source(text, read=read) for text in models]
+    any_file = importing.format is not None
+    sources = [parse_source(text, read=read, any_file=any_file) for text in models]
     _check_sources(sources, problems, say)
     options = options or ModelOptions()
     for source in sources:

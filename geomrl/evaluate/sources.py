@@ -58,12 +58,13 @@ class Samples:
     vocabulary: str | None = None
 
 
-def parse_source(text: str, *, read: bool = False) -> Source:
+def parse_source(text: str, *, read: bool = False, any_file: bool = False) -> Source:
     """Say what a word of the command line stands for.
 
     "LABEL=WHAT" names it for the tables. A file, and a folder with rollouts, are read; anything
     else is a model (`model_names`). With `read` nothing is a model, and RUN@STEP names the rollouts
-    of a training run's evaluation after that step.
+    of a training run's evaluation after that step. With `any_file` a file of any kind is read, since
+    the user has a format for it.
 
     Raises:
         GeomrlError: the file does not exist, `read` and there are no rollouts, or a training run
@@ -72,7 +73,7 @@ def parse_source(text: str, *, read: bool = False) -> Source:
     label, what = split_label(text)
     named = label is not None
     path = Path(what)
-    if path.suffix in _FOREIGN:
+    if path.suffix in _FOREIGN or (any_file and path.is_file()):
         if not path.is_file():
             raise GeomrlError(f"{path}: no such file; check the path")
         kind: Literal["table", "foreign"] = "table" if _is_table(path) else "foreign"
