@@ -1,5 +1,6 @@
 """Each Python example of the pages runs; those of the tutorials do in test_docs.py."""
 
+import pickle
 import re
 from types import SimpleNamespace
 
@@ -15,6 +16,8 @@ from geomrl.compare.rows import Place
 from geomrl.probe.response import Response
 from geomrl.rollout.engines import engine_class
 from geomrl.rollout.engines.transformers import TransformersEngine
+from geomrl.rollout.imports.config import ImportConfig
+from geomrl.rollout.imports.formats import opened
 
 DOCS = ROOT / "docs"
 TRAINING = DOCS / "training.md"
@@ -24,6 +27,7 @@ EXAMPLES = {  # a word of each; `push_apart` runs in test_own_loss.py, the slow 
     "definitions.md": ["first_digit"],
     "reading_figures.md": ["lengths"],
     "report.md": ["write_report"],
+    "runs.md": ["pickled"],
     "training.md": ["push_apart", "alignment_metrics", "cached_gradients", "Mine"],
 }
 
@@ -64,6 +68,15 @@ def test_an_engine_of_the_readers(example, tmp_path):
     engine = engine_class(f"{tmp_path / 'example.py'}:Mine")
     assert issubclass(engine, TransformersEngine)
     assert not engine.exact_logprobs
+
+
+def test_a_rollout_format_of_the_readers(example, tmp_path):
+    example(DOCS / "runs.md", "pickled")
+    file = tmp_path / "theirs.pkl"
+    file.write_bytes(pickle.dumps([("1+1?", "2", [r"\boxed{2}", "3"])]))
+    rows, columns = opened(file, ImportConfig(format=f"{tmp_path / 'example.py'}:pickled"), print)
+    assert rows["response"].tolist() == [[r"\boxed{2}", "3"]]
+    assert {"problem", "gold", "response"} <= columns.keys()
 
 
 def test_an_anchor_of_the_readers(example):
