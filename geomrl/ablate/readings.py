@@ -8,6 +8,7 @@ import pandas as pd
 from geomrl.ablate.ablation import Ablation
 from geomrl.ablate.grid import BASELINE, DEFAULT
 from geomrl.ablate.table import PRIMARY
+from geomrl.stats.words import interval_words
 
 _LEVEL = 0.05
 _SHOWN = ("CC", "floor", "CC_centred", "effective_rank")
@@ -116,9 +117,7 @@ def comparison_rows(ablation: Ablation) -> tuple[list[str], list[tuple[list[str]
 
 
 def _with_interval(row: dict) -> str:
-    if row["low"] != row["low"]:
-        return f"{row['difference']:+.3f}"
-    return f"{row['difference']:+.3f} ({row['low']:+.3f}, {row['high']:+.3f})"
+    return interval_words(row["difference"], row["low"], row["high"], signed=True)
 
 
 def _starred(row: dict) -> str:

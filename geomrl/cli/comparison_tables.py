@@ -10,6 +10,7 @@ from rich.table import Table
 
 from geomrl.compare.comparison import Comparison
 from geomrl.runs.layout import VERDICT
+from geomrl.stats.words import interval_words
 
 MEANINGS = {
     "none": "no change was found, in the policy or in the representation",
@@ -109,11 +110,7 @@ def _trajectory(record: dict[str, Any]) -> Table:
 
 
 def _interval(test: dict[str, Any]) -> str:
-    if test["value"] is None:
-        return "-"
-    if test["low"] is None:
-        return f"{test['value']:+.3f}"
-    return f"{test['value']:+.3f} ({test['low']:+.3f}, {test['high']:+.3f})"
+    return interval_words(test["value"], test["low"], test["high"], signed=True)
 
 
 def _number(value: float | None) -> str:

@@ -9,6 +9,7 @@ from rich.table import Column, Table
 
 from geomrl.evaluate.accuracy import AVERAGE, SHARES
 from geomrl.evaluate.evaluation import Evaluation
+from geomrl.stats.words import interval_words
 
 _SHARES = {
     "no_answer": "without an answer",
@@ -129,9 +130,8 @@ def _difference_table(table: pd.DataFrame, measures: list[str]) -> Table:
     return shown
 
 
-def _interval(row: object) -> str:
-    value, low, high = (float(row[name]) for name in ("value", "low", "high"))  # type: ignore[index]
-    return f"{value:.3f}" if low != low else f"{value:.3f} ({low:.3f}, {high:.3f})"
+def _interval(row: pd.Series) -> str:
+    return interval_words(row["value"], row["low"], row["high"])
 
 
 def _p(p: float) -> str:

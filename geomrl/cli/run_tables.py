@@ -12,6 +12,7 @@ from rich.table import Table
 
 from geomrl.geometry.cells import CELL_WORDS
 from geomrl.runs.run import Run
+from geomrl.stats.words import interval_words
 
 if TYPE_CHECKING:
     from geomrl.reasoner.measure import ReasonerReport
@@ -94,11 +95,7 @@ _COLUMNS = (("value", ""), ("low", "_low"), ("high", "_high"))
 
 
 def _interval(numbers: dict[str, Any]) -> str:
-    if numbers["value"] is None:
-        return "-"
-    if numbers.get("low") is None or numbers["low"] != numbers["low"]:
-        return f"{numbers['value']:.3f}"
-    return f"{numbers['value']:.3f} ({numbers['low']:.3f}, {numbers['high']:.3f})"
+    return interval_words(numbers["value"], numbers.get("low"), numbers.get("high"))
 
 
 def print_replacement(table: pd.DataFrame) -> None:

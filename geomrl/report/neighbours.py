@@ -94,8 +94,8 @@ def floor(rows: pd.DataFrame, states: Float[np.ndarray, "n d"], *, seed: int) ->
         rows = rows.assign(problem_id=problem_keys(rows))
     groups = group_rows(rows)
     if groups.n_problems < 2:
-        nan = float("nan")
-        return Interval(nan, nan, nan, groups.n_problems, 0, seed, "no pair of different problems")
+        why = "no pair of different problems"
+        return Interval.missing(float("nan"), groups.n_problems, seed, why)
     cell = cross_cells(raw_space(states[groups.order], groups), groups)["floor"]
     return pair_interval(
         np.nan_to_num(cell.means), (cell.counts > 0).astype(float), seed=seed, label=_LABEL,

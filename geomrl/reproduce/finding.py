@@ -106,7 +106,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def interval(value: float, low: float, high: float, digits: int = 3) -> str:
-    """Return a value with its interval in words.
+    """Return a value with its interval as running text has it (tables: `stats.words`).
 
     >>> interval(0.25, 0.2, 0.3), interval(0.25, float("nan"), float("nan"))
     ('.250 (95 % .200 to .300)', '.250 (no interval)')

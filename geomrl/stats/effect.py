@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.stats
@@ -41,7 +41,7 @@ class Effect:
 
     def p_below(self, bound: float) -> float:
         """Return the one-sided p of "the effect is at least `bound`"."""
-        return Effect(-self.value, np.nan, np.nan, self.p, self.se, self.df, 0).p_above(-bound)
+        return replace(self, value=-self.value).p_above(-bound)
 
     def reach(self, level: float) -> float:
         """Return how far the one-sided confidence bound of this level lies from the value."""
@@ -53,7 +53,21 @@ class Effect:
 def unknown(value: float = float("nan"), n_problems: int = 0) -> Effect:
     """Return an effect without interval or test."""
     nan = float("nan")
-    return Effect(value, nan, nan, nan, nan, 0, n_problems)
+    return Effect(value=value, low=nan, high=nan, p=nan, se=nan, df=0, n_problems=n_problems)
+
+
+def _exact(value: float, df: int, n_problems: int) -> Effect:
+    """Return an effect that is the same for every problem: its interval is the value."""
+    value = 0.0 if abs(value) <= _ZERO else value
+    return Effect(
+        value=value,
+        low=value,
+        high=value,
+        p=float(value == 0),
+        se=0.0,
+        df=df,
+        n_problems=n_problems,
+    )
 
 
 def mean_effect(
@@ -80,8 +94,7 @@ def mean_effect(
     value = float(known.mean())
     se = float(known.std(ddof=1) / np.sqrt(n))
     if se <= _ZERO:
-        value = 0.0 if abs(value) <= _ZERO else value
-        return Effect(value, value, value, float(value == 0), 0.0, n - 1, n)
+        return _exact(value, n - 1, n)
     found = mean_interval(known, seed=seed, label=label, n_boot=n_boot, bounds=bounds)
     p = float(2 * scipy.stats.t.sf(abs(value) / se, n - 1))
     return Effect(value, found.low, found.high, p, se, n - 1, n)
@@ -102,8 +115,7 @@ def jackknife_effect(
         return unknown(value, n_problems)
     df = len(replicates) - 1
     if not np.isfinite(found.low):  # all replicates are equal
-        value = 0.0 if abs(value) <= _ZERO else value
-        return Effect(value, value, value, float(value == 0), 0.0, df, n_problems)
+        return _exact(value, df, n_problems)
     se = (found.high - found.low) / 2 / float(scipy.stats.t.ppf(_REACH, df))
     p = float(2 * scipy.stats.t.sf(abs(value) / se, df))
     return Effect(value, found.low, found.high, p, se, df, n_problems)

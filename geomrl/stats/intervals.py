@@ -12,10 +12,9 @@ Sources: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from typing import Self
 
 import numpy as np
 import scipy.stats
@@ -23,16 +22,14 @@ from jaxtyping import Float
 
 from geomrl.errors import GeomrlError
 from geomrl.seeds import derive_seed
+from geomrl.stats.bootstrap import TAILS, bootstrap_t, resample_counts, wilson
 
 FEW = 10
 """Below this many clusters (or mixed problems) intervals come with a warning."""
-_TAILS = (0.025, 0.975)
 _ALL_EQUAL = "all problems have the same value: no spread to make an interval from"
 _AT_AN_END = "all problems have the same value: Wilson's interval of as many draws as problems"
 _SHARES = (0.0, 1.0)  # bounds of what a problem can have none or all of
-_Map = Callable[[Any], Any]  # elementwise, on a float or an array
 _ZERO = 1e-9  # spreads below this share of the values' scale are rounding
-_FLAT = 1e-6  # a draw's standard error is a root of a difference, or of float32 sums: coarser
 
 
 @dataclass(frozen=True)
@@ -50,6 +47,11 @@ class Interval:
     n_boot: int
     seed: int
     warning: str | None = None
+
+    @classmethod
+    def missing(cls, value: float, n_clusters: int, seed: int, why: str) -> Self:
+        """Return a value that has no interval, and why."""
+        return cls(value, np.nan, np.nan, n_clusters, 0, seed, why)
 
 
 def mean_interval(
@@ -87,14 +89,14 @@ def mean_interval(
     scale = bounds[1] - bounds[0] if bounds else abs(value)
     reason = _no_interval(n, float(np.ptp(values)) if n else 0.0, scale)
     if reason:
-        return Interval(value, np.nan, np.nan, n, 0, seed, reason)
+        return Interval.missing(value, n, seed, reason)
     deviations = values - value
     se = float(np.sqrt(deviations @ deviations / (n * (n - 1))))
     counts = resample_counts(n, n_boot, derive_seed(seed, "bootstrap", label))  # [boot, n]
     shifts = counts @ deviations / n  # [boot], mean of each draw minus the mean
     squares = counts @ deviations**2 / n
     draw_se = np.sqrt(np.maximum(squares - shifts**2, 0.0) / (n - 1))
-    low, high, weak = _bootstrap_t(value, se, shifts, draw_se, bounds, n)
+    low, high, weak = bootstrap_t(value, se, shifts, draw_se, bounds, n)
     return Interval(value, low, high, n, n_boot, seed, _warning(values, bounds, weak))
 
 
@@ -144,7 +146,7 @@ def mean_of_means_interval(
     scale = bounds[1] - bounds[0] if bounds else float(np.abs(means).max())
     reason = _no_interval(min(map(len, parts)), max(spreads), scale)
     if reason:
-        return Interval(value, np.nan, np.nan, n, 0, seed, reason)
+        return Interval.missing(value, n, seed, reason)
     variance, shifts, draw_variance = 0.0, np.zeros(n_boot), np.zeros(n_boot)
     for number, (part, mean) in enumerate(zip(parts, means, strict=True)):
         m, own = len(part), f"{label}/{number}" if number else label
@@ -156,7 +158,7 @@ def mean_of_means_interval(
         squares = counts @ deviations**2 / m
         draw_variance += np.maximum(squares - shift**2, 0.0) / ((m - 1) * b * b)
     share = _equivalent_size(means, [len(part) for part in parts], bounds) / n
-    low, high, weak = _bootstrap_t(
+    low, high, weak = bootstrap_t(
         value, float(np.sqrt(variance)), shifts, np.sqrt(draw_variance), bounds, n, share
     )
     flat = sum(spread <= _ZERO * max(scale, 1e-300) for spread in spreads)
@@ -210,14 +212,14 @@ def pair_interval(
     sums, weights = (_symmetric(x[np.ix_(taking_part, taking_part)]) for x in (sums, weights))
     n = len(taking_part)
     if n < 2:
-        return Interval(np.nan, np.nan, np.nan, n, 0, seed, "no pair of different problems")
+        return Interval.missing(np.nan, n, seed, "no pair of different problems")
     value = float(sums.sum() / weights.sum())
     excess = sums - value * weights
     reason = _no_interval(n, float(np.abs(excess).max()), abs(value))
     if n == 2:
         reason = "a single pair of problems has no spread"
     if reason:
-        return Interval(value, np.nan, np.nan, n, 0, seed, reason)
+        return Interval.missing(value, n, seed, reason)
     ones = np.ones((1, n), dtype=np.float32)
     counts = resample_counts(n, n_boot, derive_seed(seed, "bootstrap", label))
     counts = np.concatenate([ones, counts.astype(np.float32)])  # row 0 is the sample itself
@@ -232,7 +234,7 @@ def pair_interval(
         spread = np.einsum("bn,bn,bn->b", counts, pulls, pulls)
         errors = 2.0 * np.sqrt(spread * n / (n - 1)) / totals
     usable = totals[1:] > 0  # a draw may hold no pair at all where few problems pair
-    low, high, weak = _bootstrap_t(
+    low, high, weak = bootstrap_t(
         value, float(errors[0] * scale), shifts[1:][usable] * scale, errors[1:][usable] * scale,
         bounds, n, share=0.5,  # a mean over pairs of n varies at most twice as a mean over n does
     )  # fmt: skip
@@ -258,59 +260,13 @@ def jackknife_interval(
     g = len(kept)
     if not np.isfinite(value) or g < 2 or g < len(replicates):
         reason = "too few problems to leave one out"
-        return Interval(value, np.nan, np.nan, n_clusters, 0, seed, reason)
+        return Interval.missing(value, n_clusters, seed, reason)
     se = np.sqrt((g - 1) / g * ((kept - kept.mean()) ** 2).sum())
     if se <= _ZERO * max(abs(value), 1e-300):
-        return Interval(value, np.nan, np.nan, n_clusters, 0, seed, _ALL_EQUAL)
-    reach = float(scipy.stats.t.ppf(_TAILS[1], g - 1) * se)
+        return Interval.missing(value, n_clusters, seed, _ALL_EQUAL)
+    reach = float(scipy.stats.t.ppf(TAILS[1], g - 1) * se)
     warning = _few(n_clusters) if n_clusters < FEW else None
     return Interval(value, value - reach, value + reach, n_clusters, 0, seed, warning)
-
-
-@lru_cache(maxsize=12)
-def resample_counts(n: int, n_boot: int, seed: int) -> Float[np.ndarray, "boot n"]:
-    """Return how often each of n clusters is drawn in each of n_boot draws of n (read-only)."""
-    drawn = np.random.default_rng(seed).integers(0, n, size=(n_boot, n))
-    flat = (drawn + n * np.arange(n_boot)[:, None]).ravel()
-    counts = np.bincount(flat, minlength=n * n_boot).reshape(n_boot, n).astype(float)
-    counts.flags.writeable = False
-    return counts
-
-
-def _bootstrap_t(
-    value: float,
-    se: float,
-    shifts: Float[np.ndarray, " boot"],
-    errors: Float[np.ndarray, " boot"],
-    bounds: tuple[float, float] | None,
-    n: int,
-    share: float = 1.0,
-) -> tuple[float, float, str | None]:
-    """Return the limits, and why they are weak if the bootstrap could not be studentised.
-
-    The statistic varies at most as much as a mean of `share` * n values does.
-    """
-    scale, slope, back = _stabiliser(bounds)
-    centre, width = scale(value), se * slope(value)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ts = (scale(value + shifts) - centre) / (errors * slope(value + shifts))
-    flat = errors <= _FLAT * max(se, float(np.abs(shifts).max(initial=0.0)))
-    ts[flat] = np.where(shifts[flat] == 0, 0.0, np.copysign(np.inf, shifts[flat]))
-    # Order statistics, never interpolated: infinite draws are ranked, not averaged.
-    t_low, t_high = np.quantile(ts, _TAILS, method="inverted_cdf") if len(ts) else (-np.inf, np.inf)
-    weak = None
-    if not np.isfinite([t_low, t_high]).all():
-        weak = "too many draws without spread to studentise them all"
-        if bounds is None:
-            t_high = scipy.stats.t.ppf(_TAILS[1], n - 1)
-            t_low, weak = -t_high, f"{weak}: a Student t interval instead"
-    low, high = float(back(centre - t_high * width)), float(back(centre - t_low * width))
-    if bounds is not None:
-        # Where most values lie on a bound, draws without spread stretch the interval to the other
-        # bound. Simulated: as often right with these limits, and up to half as wide.
-        widest_low, widest_high = _wilson(value, bounds, n * share)
-        low, high = max(low, widest_low), min(high, widest_high)
-    return low, high, weak
 
 
 def _at_an_end(values: Float[np.ndarray, " clusters"], bounds: tuple[float, float] | None) -> bool:
@@ -319,45 +275,11 @@ def _at_an_end(values: Float[np.ndarray, " clusters"], bounds: tuple[float, floa
 
 
 def _wilson_interval(value: float, n_clusters: int, n: float, seed: int) -> Interval:
-    low, high = _wilson(value, _SHARES, n)
+    low, high = wilson(value, _SHARES, n)
     # At an end the limit there is the end itself; rounding must not put it beyond the value.
     low, high = max(0.0, min(low, value)), min(1.0, max(high, value))
     warning = "; ".join([_AT_AN_END, *([_few(n_clusters)] if n_clusters < FEW else [])])
     return Interval(value, low, high, n_clusters, 0, seed, warning)
-
-
-def _wilson(value: float, bounds: tuple[float, float], n: float) -> tuple[float, float]:
-    """Return Wilson's score interval (Wilson 1927) of a mean of n values within bounds.
-
-    No values within bounds vary more than those that lie on them, so it errs on the wide side.
-    """
-    low, span = bounds[0], bounds[1] - bounds[0]
-    p, z = (value - low) / span, float(scipy.stats.norm.ppf(_TAILS[1]))
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * np.sqrt(max(p * (1 - p), 0.0) / n + z * z / (4 * n * n))
-    return float(low + span * (centre - half)), float(low + span * (centre + half))
-
-
-def _stabiliser(bounds: tuple[float, float] | None) -> tuple[_Map, _Map, _Map]:
-    """Return the scale on which to studentise, its slope, and the way back.
-
-    For cosines, bounds (-1, 1), the arcsine scale is half the angle.
-    """
-    if bounds is None:
-        return (lambda x: x), (lambda x: np.ones_like(x)), (lambda x: x)
-    low, span = bounds[0], bounds[1] - bounds[0]
-
-    def share(x: Any) -> Any:
-        return np.clip((x - low) / span, 0.0, 1.0)
-
-    def slope(x: Any) -> Any:
-        return 0.5 / (span * np.sqrt(share(x) * (1.0 - share(x))))
-
-    return (
-        lambda x: np.arcsin(np.sqrt(share(x))),
-        slope,
-        lambda y: low + span * np.sin(np.clip(y, 0.0, np.pi / 2)) ** 2,
-    )
 
 
 def _check(values: Float[np.ndarray, " clusters"], bounds: tuple[float, float] | None) -> None:

@@ -67,7 +67,7 @@ def paired_difference_interval(
     if min(map(len, gaps)) < 2:
         reason = "a benchmark of one problem: an interval needs at least two"
     if reason:
-        return Interval(value, np.nan, np.nan, n, 0, seed, reason)
+        return Interval.missing(value, n, seed, reason)
     (below_1, above_1), (below_2, above_2) = _arms(one), _arms(two)
     r = _correlation(values, reference)
     low = value - _joined(below_1, above_2, r)

@@ -37,13 +37,13 @@ def ratio_of_means(
     n = len(a)
     value = float(a.mean() / b.mean()) if n and b.mean() != 0 else float("nan")
     if n < 3:
-        return Interval(value, np.nan, np.nan, n, 0, 0, _TOO_FEW)
+        return Interval.missing(value, n, 0, _TOO_FEW)
     cov = np.cov(np.stack([a, b])) / n
     t2 = float(scipy.stats.t.ppf(0.975, n - 1)) ** 2
     # (mean_a - r mean_b)^2 <= t^2 (v_aa - 2 r v_ab + r^2 v_bb), a quadratic in r.
     square = b.mean() ** 2 - t2 * cov[1, 1]
     if square <= 0:
-        return Interval(value, np.nan, np.nan, n, 0, 0, _UNBOUNDED)
+        return Interval.missing(value, n, 0, _UNBOUNDED)
     half = a.mean() * b.mean() - t2 * cov[0, 1]
     constant = a.mean() ** 2 - t2 * cov[0, 0]
     reach = float(np.sqrt(max(half**2 - square * constant, 0.0)))
