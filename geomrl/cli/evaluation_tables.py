@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 from rich.console import Console
 from rich.markup import escape
@@ -130,7 +133,7 @@ def _difference_table(table: pd.DataFrame, measures: list[str]) -> Table:
     return shown
 
 
-def _interval(row: pd.Series) -> str:
+def _interval(row: Mapping[Any, Any] | pd.Series) -> str:
     return interval_words(row["value"], row["low"], row["high"])
 
 
