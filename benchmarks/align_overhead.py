@@ -85,7 +85,7 @@ def prepare(model):
         run = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         world = stack.enter_context(join_world())
         display = TrainDisplay(1, show=False)
-        setup = stack.enter_context(build(config, run, world, [], display))
+        setup = stack.enter_context(build(config, run, world=world, lines=[], display=display))
         samples = _trained_samples(_collect(setup, TrainState(), STEP), config)
         if model == "30M":
             groups = list(dict.fromkeys(sample.group for sample in samples))[:4]
@@ -214,7 +214,15 @@ def main():
         torch.set_num_threads(args.threads)
         if args.only is not None:
             print(
-                json.dumps(peak_memory(setup, samples, args.modes[0], args.updates[0], args.only))
+                json.dumps(
+                    peak_memory(
+                        setup,
+                        samples,
+                        mode=args.modes[0],
+                        updates=args.updates[0],
+                        aligned=args.only,
+                    )
+                )
             )
             return
         tokens = sum(sample.n_tokens for sample in samples)
@@ -228,7 +236,9 @@ def main():
         print("mode | updates | time ratio | 95 % | processor time | 95 % | seconds | peak memory")
         for mode in args.modes:
             for updates in args.updates:
-                wall, processor, took = paired(setup, samples, mode, updates, args.pairs)
+                wall, processor, took = paired(
+                    setup, samples, mode=mode, updates=updates, pairs=args.pairs
+                )
                 line = [mode, str(updates)]
                 for ratios in (wall, processor):
                     middle, low, high = median_interval(ratios)

@@ -117,7 +117,13 @@ def main() -> None:
     parser.add_argument("--n-boot", type=int, default=1000)
     options = parser.parse_args()
     for law in LAWS:
-        found = measure(law, options.problems, options.samples, options.repeats, options.n_boot)
+        found = measure(
+            law,
+            options.problems,
+            samples=options.samples,
+            repeats=options.repeats,
+            n_boot=options.n_boot,
+        )
         print(f"\nBeta{law}, {options.problems} problems x {options.samples}")
         print(found.round(3).to_string(), flush=True)
 

@@ -134,7 +134,9 @@ def sample(loaded: LoadedModel, problems: Sequence[Problem], n: int, seed: int) 
     config = RolloutConfig(n=n, seed=seed, chunk=512, sampling=Sampling(max_tokens=160))
     with tempfile.TemporaryDirectory() as folder, MathVerifier() as verifier:
         engine = TransformersEngine(loaded)
-        return generate_rollouts(loaded, engine, verifier, problems, config, Path(folder))
+        return generate_rollouts(
+            loaded, engine, verifier=verifier, problems=problems, config=config, run=Path(folder)
+        )
 
 
 def read(loaded: LoadedModel, rollouts: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:

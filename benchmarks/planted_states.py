@@ -29,7 +29,7 @@ class Design:
     samples: int = 16
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class World:
     """What the problems are, whatever the policy."""
 
@@ -48,13 +48,13 @@ def build_world(rng: np.random.Generator, problems: int) -> World:
     skew -= skew.T
     push = rng.normal(size=(problems, HIDDEN))
     return World(
-        shared * 1.5,
-        rng.normal(size=(problems, HIDDEN)),
-        rng.normal(size=(problems, 1 + ANSWERS, HIDDEN)) * 0.5,
-        np.exp(0.3 * rng.normal(size=problems)),
-        rng.beta(2.0, 2.0, problems),
-        push / np.linalg.norm(push, axis=1, keepdims=True),
-        skew / np.linalg.norm(skew, 2),
+        shared=shared * 1.5,
+        own=rng.normal(size=(problems, HIDDEN)),
+        by_answer=rng.normal(size=(problems, 1 + ANSWERS, HIDDEN)) * 0.5,
+        spread=np.exp(0.3 * rng.normal(size=problems)),
+        chance=rng.beta(2.0, 2.0, problems),
+        push=push / np.linalg.norm(push, axis=1, keepdims=True),
+        turn=skew / np.linalg.norm(skew, 2),
     )
 
 
@@ -143,10 +143,20 @@ def planted_evidence(
     rollouts = [draw_rollouts(rng, world, design.samples, by) for by in (0.0, shift)]
     sets = []
     for rows, states, centre in rollouts:
-        read = encode("jitter", rng.uniform(0, 0.05), states, centre, rows, world, rng)
+        read = encode(
+            "jitter",
+            rng.uniform(0, 0.05),
+            states=states,
+            centre=centre,
+            rows=rows,
+            world=world,
+            rng=rng,
+        )
         for name, size in changes:
             if name != "policy":
-                read = encode(name, size, read, centre, rows, world, rng)
+                read = encode(
+                    name, size, states=read, centre=centre, rows=rows, world=world, rng=rng
+                )
         sets.append(pair_states(rows, states, read))
     policy = policy_evidence(rollouts[0][0], rollouts[1][0], seed=seed, n_perm=n_perm, n_boot=200)
     return Evidence(policy, geometry_evidence(sets, seed=seed, n_boot=200))

@@ -60,13 +60,13 @@ def build_probe(tokenizer_folder):
     tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
     cpu = torch.device("cpu")
     loaded = LoadedModel(
-        "random-30M",
-        build_model(),
-        tokenizer,
-        cpu,
-        torch.float32,
-        "0" * 16,
-        vocabulary_hash(tokenizer),
+        name="random-30M",
+        model=build_model(),
+        tokenizer=tokenizer,
+        device=cpu,
+        dtype=torch.float32,
+        weights="0" * 16,
+        vocabulary=vocabulary_hash(tokenizer),
     )
     return ModelProbe(loaded)
 
@@ -92,7 +92,7 @@ def load_rollouts(path, probe, limit):
 def ours(probe, rollouts, folder):
     settings = store_settings(probe, rollouts, MARKER, ExtractionConfig(anchors=ANCHORS))
     store = StateStore.create(folder / "store", settings)
-    fill_store(probe, rollouts, MARKER, store, range(store.n_shards))
+    fill_store(probe, rollouts, marker=MARKER, store=store, shards=range(store.n_shards))
     return store
 
 

@@ -129,7 +129,7 @@ class Geomrl:
         )
         self.policy = Policy(prepare_model(model), head_chunk=head_chunk)
         self.engine = KeepingEngine(self.policy, self.config, world)
-        self.batch = MiniBatch(samples, old)
+        self.batch = MiniBatch(samples=samples, old=old)
 
     def step(self, keep=False):
         self.engine.keep = keep
@@ -274,7 +274,16 @@ def compare(args, samples, old, tokenizer, world, folder):
     """Time all sides in turn and compare their gradients."""
     settings = {side: best_setting(side, args) for side in SIDES}
     runs = {
-        side: make(side, settings[side], samples, old, tokenizer, world, folder) for side in SIDES
+        side: make(
+            side,
+            settings[side],
+            samples=samples,
+            old=old,
+            tokenizer=tokenizer,
+            world=world,
+            folder=folder,
+        )
+        for side in SIDES
     }
     metrics = {side: run.step(keep=True) for side, run in runs.items()}["geomrl"]
     clipped = {name: metrics[f"clip/{name}"] for name in ("low", "high", "dual")}
@@ -328,7 +337,15 @@ def main():
     with join_world() as world, tempfile.TemporaryDirectory() as folder:
         if args.only:  # any old log-probabilities cost the same
             old = [torch.full((len(s.response_ids),), -12.0).double() for s in samples]
-            side = make(args.only, args.setting, samples, old, tokenizer, world, folder)
+            side = make(
+                args.only,
+                args.setting,
+                samples=samples,
+                old=old,
+                tokenizer=tokenizer,
+                world=world,
+                folder=folder,
+            )
             started = time.perf_counter()
             side.step()
             print(json.dumps([time.perf_counter() - started, peak_memory()]))
@@ -339,7 +356,7 @@ def main():
             f"the longest {max(lengths)}"
         )
         old = perturbed(samples, world)
-        compare(args, samples, old, tokenizer, world, folder)
+        compare(args, samples, old=old, tokenizer=tokenizer, world=world, folder=folder)
 
 
 if __name__ == "__main__":

@@ -66,4 +66,12 @@ def make_ablation(path, factors=FACTORS, effects=None):
     levels = pd.DataFrame(plan.levels)
     place = "before_marker/final"
     scales = {"cosine": 1.0, "mse": 0.25}
-    return Ablation(Path(path), results, compare(results, plan), levels, scales, place, "reasoner")
+    return Ablation(
+        path=Path(path),
+        results=results,
+        table=compare(results, plan),
+        levels=levels,
+        scales=scales,
+        place=place,
+        policy="reasoner",
+    )

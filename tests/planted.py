@@ -19,7 +19,7 @@ ANCHORS = ("fraction:0.5", "before_marker-1", "before_marker", "marker_end")
 SOURCE = theme.Provenance("a-policy", "an-encoder-0123abcd", 0, "made-up")
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PlantedRun:
     """A run whose states are a shared mean, a problem's mean, an answer's mean and noise."""
 

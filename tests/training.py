@@ -93,7 +93,7 @@ def build_batch(samples, config, seed=0, ratio=0.3):
         labels = alignment_labels(samples, anchors, config.alignment, seed=seed)
     else:
         anchors = None
-    return MiniBatch(list(samples), old, None, anchors, labels)
+    return MiniBatch(samples=list(samples), old=old, reference=None, anchors=anchors, labels=labels)
 
 
 def build_policy(dtype=torch.float32, seed=0, checkpointing=False, **overrides):

@@ -12,7 +12,7 @@ from geomrl.files import read_json, read_parquet, write_csv, write_json, write_p
 from geomrl.runs.layout import ABLATION
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ablation:
     """What an ablation found.
 
@@ -60,11 +60,11 @@ def read_ablation(path: Path | str) -> Ablation:
         )
     facts = read_json(out / "ablation.json")
     return Ablation(
-        out,
-        read_parquet(out / "results.parquet"),
-        read_parquet(out / ABLATION),
-        pd.DataFrame(facts["levels"], columns=["factor", "level", "arm"]),
-        facts["scales"],
-        facts["place"],
-        facts["policy"],
+        path=out,
+        results=read_parquet(out / "results.parquet"),
+        table=read_parquet(out / ABLATION),
+        levels=pd.DataFrame(facts["levels"], columns=["factor", "level", "arm"]),
+        scales=facts["scales"],
+        place=facts["place"],
+        policy=facts["policy"],
     )

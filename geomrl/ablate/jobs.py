@@ -26,7 +26,7 @@ _LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")  # an arm i
 _LOG_TAIL = 4000  # bytes of a log in which the error is looked for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Job:
     """One training: its configuration and its folder. OUT.json beside it tells how it ended.
 

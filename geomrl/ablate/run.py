@@ -73,9 +73,9 @@ def ablate(
     scales = _scales(plan, grid, out, code, jobs=jobs, show=show)
     planned = {
         (arm.name, seed): Job(
-            f"{arm.name}, seed {seed}",
-            arm.trained_with(seed, scales.get(arm.kind or "", 1.0)),
-            out / "arms" / arm.folder / f"seed-{seed}",
+            name=f"{arm.name}, seed {seed}",
+            config=arm.trained_with(seed, scales.get(arm.kind or "", 1.0)),
+            out=out / "arms" / arm.folder / f"seed-{seed}",
             keep_models=grid.keep_models,
             code=code,
         )
@@ -143,10 +143,10 @@ def _scales(
     seed = grid.seeds[0]
     wanted = {
         kind: Job(
-            f"gradient norm of {kind}",
-            _one_step(plan, kind, seed),
-            out / "scales" / folder_name(kind),
-            False,
+            name=f"gradient norm of {kind}",
+            config=_one_step(plan, kind, seed),
+            out=out / "scales" / folder_name(kind),
+            keep_models=False,
         )
         for kind in plan.kinds
         if kind not in norms
@@ -214,7 +214,15 @@ def _findings(out: Path, plan: Plan, results: pd.DataFrame, scales: dict[str, fl
     )
     levels = pd.DataFrame(plan.levels, columns=["factor", "level", "arm"])
     table = compare(results, plan)
-    return Ablation(out, results, table, levels, scales, place, default.model.name)
+    return Ablation(
+        path=out,
+        results=results,
+        table=table,
+        levels=levels,
+        scales=scales,
+        place=place,
+        policy=default.model.name,
+    )
 
 
 def _raise_if_failed(failed: dict[str, str], total: int, out: Path) -> None:

@@ -93,6 +93,9 @@ def compare(
 
     Both models answer the same problems and read both sets of rollouts. Go on where it was
     interrupted by the same command; checkpoints may be added.
+
+    \f
+    Its parameters are the command's options.
     """
     from geomrl.cli.comparison_tables import print_comparison
     from geomrl.compare.run import CompareConfig, compare_models
@@ -105,23 +108,41 @@ def compare(
     from geomrl.viz.comparison import draw_comparison
 
     found = compare_models(
-        base, rl, problems, out, limit=limit, columns=pairs(column, "--column"), marker=marker,
+        base,
+        rl,
+        problems,
+        out,
+        limit=limit,
+        columns=pairs(column, "--column"),
+        marker=marker,
         own_prompts=own_prompts,
         config=CompareConfig(
-            layer, anchor, tuple(names(probe_anchors)), seed, boot, permutations,
+            layer=layer,
+            anchor=anchor,
+            probe_anchors=tuple(names(probe_anchors)),
+            seed=seed,
+            n_boot=boot,
+            n_perm=permutations,
             measures=tuple(measure or ()),
         ),
         rollouts=RolloutConfig(
-            n, seed, chunk, Sampling(temperature, top_p, top_k, max_tokens), template, system,
-            thinking, tokenizer,
+            n=n,
+            seed=seed,
+            chunk=chunk,
+            sampling=Sampling(temperature, top_p, top_k, max_tokens),
+            template=template,
+            system=system,
+            thinking=thinking,
+            prompt_tokenizer=tokenizer,
         ),
         extraction=ExtractionConfig(
             layers=None if layers == "all" else tuple(names(layers)),
             anchors=DEFAULT_ANCHORS if anchors == "default" else tuple(names(anchors)),
             batch_tokens=batch_tokens,
         ),
-        options=ModelOptions(device, dtype, trust_remote_code, allow_pickle), say=say,
-    )  # fmt: skip
+        options=ModelOptions(device, dtype, trust_remote_code, allow_pickle),
+        say=say,
+    )
     with progress_bar("figures", "pictures") as bar:
         draw_comparison(found, progress=bar.set)
     print_comparison(found)

@@ -48,6 +48,9 @@ def figures(
     """Draw every picture of a run, training, ablation, evaluation or comparison: PNG, PDF, CSV.
 
     With --all: make the bundled runs and regenerate every figure and table of analyses/.
+
+    \f
+    Its parameters are the command's options.
     """
     if every == (run is not None):
         raise GeomrlError("name a run directory, or give --all: one of the two")

@@ -39,7 +39,7 @@ def quickstart(
     config = RolloutConfig(n=n, seed=seed, chunk=320, sampling=Sampling(max_tokens=192))
     make_rollouts(loaded, "arithmetic", out, config=config, limit=limit, say=say)
     run = probe_states(loaded, out, seed=seed, say=say)
-    _draw(run, None, "final", "before_marker", umap, seed)
+    _draw(run, None, layer="final", anchor="before_marker", umap=umap, seed=seed)
     print_headline(run)
     say(
         "The wording of this task was chosen so that it is worth measuring; a cosine near .84 here "

@@ -45,6 +45,14 @@ def report(
     from geomrl.report.page import write_report
     from geomrl.report.rollouts import ReportSettings
 
-    settings = ReportSettings(layer, anchor, encoder, max_rollouts, max_chars, neighbours, seed)
+    settings = ReportSettings(
+        layer=layer,
+        anchor=anchor,
+        encoder=encoder,
+        max_rollouts=max_rollouts,
+        max_chars=max_chars,
+        neighbours=neighbours,
+        seed=seed,
+    )
     path = write_report(runs, out, settings=settings)
     say(f"{path}: {path.stat().st_size / 1e6:.1f} MB; open it in a browser")

@@ -53,7 +53,10 @@ def anchor_part(
             progress()
         write_part(files, rows, evidence, key)
         part = rows, evidence
-    return [*part[0], *_own_rows(corners, anchor, part[1], config, decisive)], part[1]
+    return [
+        *part[0],
+        *_own_rows(corners, anchor, evidence=part[1], config=config, decisive=decisive),
+    ], part[1]
 
 
 def _compared(

@@ -69,7 +69,7 @@ class SpaceCells:
     across: dict[str, Cell]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GeometryEvidence:
     """Changes from the base to the RL encoder on identical rollouts, averaged over both policies'.
 

@@ -100,12 +100,17 @@ def policy_evidence(
     return PolicyEvidence(
         mean(rates, "pass@1"),
         Effect(
-            answers.value, answers.low, answers.high, p, max(answers.se, spread), answers.df,
-            len(problems),
+            answers.value,
+            answers.low,
+            answers.high,
+            p=p,
+            se=max(answers.se, spread),
+            df=answers.df,
+            n_problems=len(problems),
         ),
         mean(other_length.mean(axis=1) - one_length.mean(axis=1), "length"),
         n,
-    )  # fmt: skip
+    )
 
 
 def answer_distances(

@@ -53,7 +53,7 @@ from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.verifier import MathVerifier
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CompareConfig:
     """How to compare.
 
@@ -91,6 +91,8 @@ def compare_models(
     say: Say = lambda line: None,
 ) -> Comparison:
     """Compare models before and after RL, and name what changed.
+
+    Its parameters are those of `geomrl compare`, in groups.
 
     Args:
         base: a hub id, a folder, "reasoner", a training run, or a step of one (RUN@25).
@@ -152,7 +154,18 @@ def compare_models(
     begun = any(run.glob("policies/*/rollouts.parquet"))
     free = ("rollouts.chunk", *_user_code(run), *(f"user_code.{spec}" for spec in code))
     record_step(run, "compare", settings, begun=begun, free=free)
-    maker = _Maker(run, problems, rollouts, extraction, limit, columns, marker, options, show, say)
+    maker = _Maker(
+        out=run,
+        problems=problems,
+        rollouts=rollouts,
+        extraction=extraction,
+        limit=limit,
+        columns=columns,
+        marker=marker,
+        options=options,
+        show=show,
+        say=say,
+    )
     keys = maker.make(names)
     entries, tables = [], []
     for name, label, key in zip(names[1:], labels, keys[1:], strict=True):
@@ -162,7 +175,9 @@ def compare_models(
             for role, key in ((first, "base"), (label, "rl"))
         ]
         notes = check_prompts(asked, own=own_prompts)
-        table, entry = _analyse(corners, label, config, marker, notes, show, say)
+        table, entry = _analyse(
+            corners, label, config=config, marker=marker, notes=notes, show=show, say=say
+        )
         tables.append(table)
         entries.append({"model": name, "key": key, **entry})
     whole = pd.concat(tables, ignore_index=True).assign(seed=config.seed)[list(COLUMNS)]
@@ -234,7 +249,7 @@ def check_distinct(problems: Sequence[Problem]) -> None:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Maker:
     """Makes rollouts, states and lenses, one model in memory at a time."""
 
@@ -308,7 +323,9 @@ class _Maker:
         settings = run.store(loaded.key).settings
         with progress_bar("logit lens", "layer x anchor", show=self.show) as bar:
             bar.set(0, len(settings.layers) * sum(map(before_the_answer, settings.anchors)))
-            write_lens(ModelProbe(loaded), run, targets, path, key, bar.advance)
+            write_lens(
+                ModelProbe(loaded), run, targets=targets, path=path, key=key, progress=bar.advance
+            )
 
 
 def _width(loaded: LoadedModel) -> tuple[int, int]:

@@ -22,7 +22,7 @@ with enough problems every difference is significant. Margins are stated before 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 
 import numpy as np
 
@@ -36,7 +36,7 @@ _ROUNDING = 1e-6  # a spread that states in float32 have by rounding alone
 COMPONENTS = ("policy", "rotation", "collapse", "alignment", "other")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Margins:
     """The smallest changes that get a name, and the tests' family-wise level.
 
@@ -64,7 +64,7 @@ class Evidence:
     geometry: GeometryEvidence | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Finding:
     """One test of the family.
 
@@ -99,6 +99,7 @@ class _Test:
     test: str
     component: str
     effect: Effect
+    _: KW_ONLY
     p: float
     margin: float  # in the direction of `sign`
     sign: int = 0  # 0: two-sided
@@ -136,9 +137,9 @@ def decide(evidence: Evidence, margins: Margins | None = None) -> Verdict:
 
 def _policy_tests(policy: PolicyEvidence) -> list[_Test]:
     return [
-        _Test("pass@1", "policy", policy.pass_at_1, policy.pass_at_1.p, 0.0),
-        _Test("answers", "policy", policy.answers, policy.answers.p, 0.0, 1),
-        _Test("length", "policy", policy.log_length, policy.log_length.p, 0.0),
+        _Test("pass@1", "policy", policy.pass_at_1, p=policy.pass_at_1.p, margin=0.0),
+        _Test("answers", "policy", policy.answers, p=policy.answers.p, margin=0.0, sign=1),
+        _Test("length", "policy", policy.log_length, p=policy.log_length.p, margin=0.0),
     ]
 
 
@@ -152,19 +153,52 @@ def _geometry_tests(found: GeometryEvidence, margins: Margins) -> list[_Test]:
     cc, share, rank, cka = found.cc, found.common_share, found.log_rank, found.cka
     near = margins.similarity
     return [
-        _Test("rotation explains", "rotation", found.gain, found.gain.p_above(0.0), near, 1),
-        _Test("common share rises", "collapse", share, share.p_above(0.0), margins.share, 1),
         _Test(
-            "rank falls", "collapse", rank, rank.p_below(0.0), lost, -1,
+            "rotation explains",
+            "rotation",
+            found.gain,
+            p=found.gain.p_above(0.0),
+            margin=near,
+            sign=1,
+        ),
+        _Test(
+            "common share rises",
+            "collapse",
+            share,
+            p=share.p_above(0.0),
+            margin=margins.share,
+            sign=1,
+        ),
+        _Test(
+            "rank falls",
+            "collapse",
+            rank,
+            p=rank.p_below(0.0),
+            margin=lost,
+            sign=-1,
             also=_no_gain(cc, margins),
         ),
         _Test(
-            "correct rollouts align", "alignment", cc, _largest(rises), margins.cosine, 1,
+            "correct rollouts align",
+            "alignment",
+            cc,
+            p=_largest(rises),
+            margin=margins.cosine,
+            sign=1,
             slowest=noisiest,
         ),
-        _Test("shape differs", "other", _from_one(cka), cka.p_below(1.0 - near), near, -1),
-        _Test("correct rollouts draw together or apart", "other", cc, cc.p, margins.cosine),
-    ]  # fmt: skip
+        _Test(
+            "shape differs",
+            "other",
+            _from_one(cka),
+            p=cka.p_below(1.0 - near),
+            margin=near,
+            sign=-1,
+        ),
+        _Test(
+            "correct rollouts draw together or apart", "other", cc, p=cc.p, margin=margins.cosine
+        ),
+    ]
 
 
 def _no_gain(cc: Effect, margins: Margins) -> bool:
@@ -195,7 +229,14 @@ def _finding(test: _Test, p_holm: float, n_tests: int, margins: Margins) -> Find
     from_margin = test.test == "shape differs"
     detectable = by_power + (test.margin + by_test if from_margin else max(by_test, test.margin))
     return Finding(
-        test.test, test.component, test.effect, test.p, p_holm, test.margin, detectable, shown
+        test=test.test,
+        component=test.component,
+        effect=test.effect,
+        p=test.p,
+        p_holm=p_holm,
+        margin=test.margin,
+        detectable=detectable,
+        shown=shown,
     )
 
 

@@ -43,7 +43,7 @@ _SAMPLING = ("temperature", "top_p", "top_k", "max_tokens", "template", "system"
 _NAMED = 5  # shared problems named in a note
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """What an evaluation found: the tables and the summary of its folder.
 
@@ -84,7 +84,8 @@ def evaluate_models(
     """Evaluate models, runs or foreign rollouts, compare them with the first, and write the tables.
 
     OUT/eval.parquet and differences.parquet (and .csv), problems.parquet, summary.json; what is
-    sampled or imported lies in OUT/rollouts/MODEL, and is not made again.
+    sampled or imported lies in OUT/rollouts/MODEL, and is not made again. Its parameters are those
+    of `geomrl eval`, in groups.
 
     Args:
         models: hub ids, folders, "reasoner", RUN, RUN@STEP (`model_names`), folders with rollouts,
@@ -140,7 +141,9 @@ def evaluate_models(
     sampled = None in found_ones
     if sampled and len(sources) > 1:
         chosen = load_problems(str(problems), limit=limit, columns=columns)
-        _check_asked(sources, found_ones, chosen, config, options, own=own_prompts)
+        _check_asked(
+            sources, found_ones, problems=chosen, config=config, options=options, own=own_prompts
+        )
     every: list[Samples] = []
     for source, read_ones in zip(sources, found_ones, strict=True):
         if read_ones is not None:
@@ -154,7 +157,7 @@ def evaluate_models(
         )  # fmt: skip
         vocabulary = run.manifest["rollouts"]["settings"].get("vocabulary")
         every.append(
-            Samples(source.label, source.text, run.rollouts, sampling.n, vocabulary=vocabulary)
+            Samples(source.label, source.text, run.rollouts, n=sampling.n, vocabulary=vocabulary)
         )
     labels = [samples.label for samples in every]
     if len(set(labels)) < len(labels):
@@ -262,7 +265,13 @@ def open_evaluation(path: Path | str) -> Evaluation:
     accuracy, differences, problems = (
         read_parquet(path / name) for name in (ACCURACY, DIFFERENCES, PROBLEMS)
     )
-    return Evaluation(path, accuracy, differences, problems, read_json(path / SUMMARY))
+    return Evaluation(
+        path=path,
+        accuracy=accuracy,
+        differences=differences,
+        problems=problems,
+        summary=read_json(path / SUMMARY),
+    )
 
 
 def _write(
@@ -279,7 +288,9 @@ def _write(
         write_csv((out / name).with_suffix(".csv"), table.round(6))
     summary = {**summary, **more}
     write_json(out / SUMMARY, summary)
-    return Evaluation(out, accuracy, differences, problems, summary)
+    return Evaluation(
+        path=out, accuracy=accuracy, differences=differences, problems=problems, summary=summary
+    )
 
 
 def _check_sources(sources: Sequence[Source], problems: str | None, say: Say) -> None:

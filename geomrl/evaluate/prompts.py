@@ -35,7 +35,7 @@ class Asked:
     vocabulary: str | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PromptDifference:
     """Where two models' prompts differ: the first such problem, and how many of those in common.
 
@@ -100,9 +100,14 @@ def prompt_difference(one: Asked, other: Asked) -> PromptDifference | None:
     row, (mine, theirs) = parted[0]
     known = all(isinstance(_ids(row[name]), list) for name in ("prompt_ids_1", "prompt_ids_2"))
     return PromptDifference(
-        str(row["benchmark"]), str(row["problem_id"]), mine, theirs, len(parted), len(both),
+        benchmark=str(row["benchmark"]),
+        problem_id=str(row["problem_id"]),
+        one=mine,
+        other=theirs,
+        n=len(parted),
+        n_common=len(both),
         exact=known and not foreign,
-    )  # fmt: skip
+    )
 
 
 def _parting(row: dict[Any, Any], *, ids: bool, same: bool) -> tuple[str, str] | None:

@@ -137,7 +137,9 @@ def share_correlations(
             )
         parts.append(joined)
     problems = pd.concat(parts, ignore_index=True)
-    reliability = _reliability(problems, of_anchor, again, on_variants, variants)
+    reliability = _reliability(
+        problems, of_anchor, again=again, on_variants=on_variants, variants=variants
+    )
     left_out = {anchor: shares.n_left_out for anchor, shares in of_anchor.items()}
     return ShareCorrelations(
         problems=problems,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +38,7 @@ class Source:
     text: str
     label: str
     named: bool
+    _: KW_ONLY
     kind: Literal["model", "table", "foreign"]
     path: Path | None = None
 
@@ -53,6 +54,7 @@ class Samples:
     label: str
     source: str
     table: pd.DataFrame
+    _: KW_ONLY
     n: int | None = None
     notes: tuple[str, ...] = ()
     vocabulary: str | None = None
@@ -78,17 +80,17 @@ def parse_source(text: str, *, read: bool = False, any_file: bool = False) -> So
             raise GeomrlError(f"{path}: no such file; check the path")
         kind: Literal["table", "foreign"] = "table" if _is_table(path) else "foreign"
         own = path.parent.name or path.stem if path.name == ROLLOUTS else path.stem
-        return Source(what, label or own, named, kind, path)
+        return Source(what, label or own, named, kind=kind, path=path)
     own = model_label(what)
     if (path / ROLLOUTS).is_file():
-        return Source(what, label or own, named, "table", path / ROLLOUTS)
+        return Source(what, label or own, named, kind="table", path=path / ROLLOUTS)
     if not read:
         resolve_model(what)  # a step that does not exist is named before anything is sampled
-        return Source(what, label or own, named, "model")
+        return Source(what, label or own, named, kind="model")
     step = split_step(what)
     run = step[0] if step else path
     if step and (found := run / "eval" / f"step-{step[1]:06d}" / ROLLOUTS).is_file():
-        return Source(what, label or own, named, "table", found)
+        return Source(what, label or own, named, kind="table", path=found)
     if is_training_run(run):
         steps = sorted(int(p.parent.name[5:]) for p in run.glob(f"eval/step-*/{ROLLOUTS}"))
         raise GeomrlError(
@@ -145,10 +147,13 @@ def read_source(
         _check_whole(source, table, settings.get("n_problems"))
         return [
             Samples(
-                source.label, str(source.path), table, settings.get("n"),
+                source.label,
+                str(source.path),
+                table,
+                n=settings.get("n"),
                 vocabulary=settings.get("vocabulary"),
             )
-        ]  # fmt: skip
+        ]
     folder = out / short_name(source.label)
     settings = {
         "imported": str(source.path.resolve()),
@@ -165,7 +170,7 @@ def read_source(
             )
     record_step(folder, "rollouts", settings, begun=done.exists())
     if not done.exists():
-        _import(source.path, folder, config, marker, benchmark, show)
+        _import(source.path, folder, config=config, marker=marker, benchmark=benchmark, show=show)
     places: dict[str, str] = read_json(done)
     one = len(places) == 1
     notes = tuple(read_json(folder / _NOTES)) if (folder / _NOTES).exists() else ()

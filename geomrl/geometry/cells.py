@@ -14,7 +14,7 @@ over pairs of problems of their mean over pairs of rollouts.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import pandas as pd
@@ -78,6 +78,7 @@ class Estimate:
     """One cell or contrast in one space: its interval and what it rests on."""
 
     cell: str
+    _: KW_ONLY
     weighting: str
     interval: Interval
     n_problems: int
@@ -157,7 +158,13 @@ def estimate_cells(
         bounds = _COSINE if name in within else _GAP
         kept = np.clip(values[has], *bounds)
         interval = mean_interval(kept, seed=seed, label=label, n_boot=n_boot, bounds=bounds)
-        return Estimate(name, "problem", interval, int(has.sum()), int(pairs[has].sum()))
+        return Estimate(
+            name,
+            weighting="problem",
+            interval=interval,
+            n_problems=int(has.sum()),
+            n_pairs=int(pairs[has].sum()),
+        )
 
     for name in WITHIN_CELLS:
         yield mean(name, within[name].means, within[name].counts)
@@ -171,9 +178,13 @@ def estimate_cells(
             seed=seed, label=label, n_boot=n_boot, bounds=_COSINE,
         )  # fmt: skip
         n_pairs = int(cross[name].counts.sum() / 2)
-        yield Estimate(name, "problem", found, found.n_clusters, n_pairs)
+        yield Estimate(
+            name, weighting="problem", interval=found, n_problems=found.n_clusters, n_pairs=n_pairs
+        )
     for name in FLOOR_CONTRASTS:
-        yield _floor_contrast(name, within[name], cross["floor"], seed, label, n_boot)
+        yield _floor_contrast(
+            name, within[name], floor=cross["floor"], seed=seed, label=label, n_boot=n_boot
+        )
     yield from _pooled(within, cross["floor"], seed)
 
 
@@ -195,7 +206,13 @@ def _floor_contrast(
     )
     problems = has.any(axis=1)
     n_pairs = int(cell.counts[problems].sum() + floor.counts[problems].sum())
-    return Estimate(f"{name}-floor", "problem", interval, int(problems.sum()), n_pairs)
+    return Estimate(
+        f"{name}-floor",
+        weighting="problem",
+        interval=interval,
+        n_problems=int(problems.sum()),
+        n_pairs=n_pairs,
+    )
 
 
 def without_rounding(gaps: Float[np.ndarray, ...]) -> Float[np.ndarray, ...]:
@@ -212,7 +229,13 @@ def _pooled(within: dict[str, Cell], floor: Cell, seed: int) -> Iterator[Estimat
         takes_part = np.any([cell.counts > 0 for cell in cells], axis=0)
         n = int(takes_part.sum())
         interval = jackknife_interval(value, replicates[takes_part], n_clusters=n, seed=seed)
-        return Estimate(name, "pair", interval, n, int(sum(cell.counts.sum() for cell in cells)))
+        return Estimate(
+            name,
+            weighting="pair",
+            interval=interval,
+            n_problems=n,
+            n_pairs=int(sum(cell.counts.sum() for cell in cells)),
+        )
 
     pooled = {name: _pool(within[name]) for name in _POOLED}
     for name, (value, replicates) in pooled.items():

@@ -21,7 +21,7 @@ UNKNOWN = -1
 _COLUMNS = ("rollout_id", "problem_id", "verdict")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Groups:
     """Graded rollouts, sorted by problem, correct ones first, then by rollout id.
 

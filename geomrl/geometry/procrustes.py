@@ -35,7 +35,7 @@ class ProcrustesScore:
         return self.rotated - self.unrotated
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HeldOut:
     """By problem [P]: what the score's cosines are made of; sums over problems give a score."""
 
@@ -91,7 +91,7 @@ def held_out_procrustes(
         directions = min(directions, u.shape[1], v.shape[1])
         if not directions:  # the fitting states are all equal: there is nothing to turn
             none = np.zeros(len(fold))
-            return HeldOut(none, none, none, none, 0)
+            return HeldOut(unrotated=none, rotated=none, base=none, rl=none, n_directions=0)
         u, v = u[:, :directions], v[:, :directions]
         x_mean, y_mean = x[fits].mean(axis=0), y[fits].mean(axis=0)
         turn, _ = orthogonal_procrustes((y[fits] - y_mean) @ v, (x[fits] - x_mean) @ u)
@@ -105,7 +105,9 @@ def held_out_procrustes(
         for total, part in zip(sums, parts, strict=True):
             total += np.bincount(problem[here], part, minlength=len(fold))
     unrotated, rotated, own, other = sums
-    return HeldOut(unrotated, rotated, own, other, directions)
+    return HeldOut(
+        unrotated=unrotated, rotated=rotated, base=own, rl=other, n_directions=directions
+    )
 
 
 def _directions(x: Float[np.ndarray, "n d"], k: int) -> Float[np.ndarray, "d k"]:

@@ -30,7 +30,7 @@ N_DRAWS = 200
 """Draws of so many correct rollouts, over which a share's rank is averaged."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ProblemShares:
     """Residual shares of the P problems that have enough correct rollouts, in D draws of k.
 
@@ -125,9 +125,15 @@ def problem_shares(
             "layer or another anchor"
         )
     return ProblemShares(
-        tuple(enough), within / total, others / total, np.array([len(rows[n]) for n in enough]),
-        total, k, len(rows) - len(enough), seed,
-    )  # fmt: skip
+        problems=tuple(enough),
+        draws=within / total,
+        others=others / total,
+        n_correct=np.array([len(rows[n]) for n in enough]),
+        total=total,
+        k=k,
+        n_left_out=len(rows) - len(enough),
+        seed=seed,
+    )
 
 
 def share_reliability(shares: ProblemShares) -> tuple[PartialCorrelation, float]:

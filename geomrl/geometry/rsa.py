@@ -18,7 +18,7 @@ from geomrl.stats.permutation import permutation_p
 FEWEST = 4
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RsaResult:
     """Spearman's correlation of the dissimilarities, and its permutation p (one-sided).
 
@@ -72,7 +72,7 @@ def rsa(
     one, other = (_ranked(dissimilarities(x)[upper]) for x in (base, rl))
     value = float(one @ other)
     if not n_perm:
-        return RsaResult(value, float("nan"), n, 0, seed)
+        return RsaResult(value=value, p=float("nan"), n_problems=n, n_perm=0, seed=seed)
     square = np.zeros((n, n))
     square[upper] = other
     square += square.T
@@ -81,7 +81,13 @@ def rsa(
     for k in range(n_perm):
         order = rng.permutation(n)
         drawn[k] = one @ square[np.ix_(order, order)][upper]
-    return RsaResult(value, permutation_p(value, drawn, two_sided=False), n, n_perm, seed)
+    return RsaResult(
+        value=value,
+        p=permutation_p(value, drawn, two_sided=False),
+        n_problems=n,
+        n_perm=n_perm,
+        seed=seed,
+    )
 
 
 def _ranked(values: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:

@@ -111,7 +111,15 @@ def similarity_table(
     notes = _Notes()
     settings = _Settings(seed, n_boot, n_perm)
     for anchor in anchors:
-        rows += _anchor_rows(read_states, layers, anchor, settings, notes, progress, parts)
+        rows += _anchor_rows(
+            read_states,
+            layers,
+            anchor=anchor,
+            settings=settings,
+            notes=notes,
+            progress=progress,
+            parts=parts,
+        )
     if not any(
         row["measure"] == "cosine" and row["cell"] in _PAIRED and row["n_pairs"] for row in rows
     ):
@@ -225,8 +233,8 @@ def _anchor_rows(
             groups = group_rows(table)
             labels = labels or _labels(groups, settings)
             where = f"layer {layer}, anchor {anchor}"
-            _check_aligned(table, states, groups, labels.groups, where)
-            place = _place(states, labels, layer, anchor, settings)
+            _check_aligned(table, states, here=groups, first=labels.groups, place=where)
+            place = _place(states, labels, layer=layer, anchor=anchor, settings=settings)
             if parts is not None:
                 parts.write(place, anchor, layer)
         rows += place["rows"]
@@ -253,7 +261,9 @@ def _place(
     statistics: dict[tuple[str, str], Float[np.ndarray, " m1"]] = {}
     if labels.groups.n_problems:
         ordered = states[labels.groups.order]
-        rows, statistics = _layer_rows(ordered, labels, layer, anchor, settings, notes)
+        rows, statistics = _layer_rows(
+            ordered, labels, layer=layer, anchor=anchor, settings=settings, notes=notes
+        )
     return {
         "rows": [{name: _plain(value) for name, value in row.items()} for row in rows],
         "notes": [(text, place) for text, places in notes.places.items() for place in places],
@@ -352,7 +362,11 @@ def _layer_rows(
         add("residual_share", "raw", found)
     spectra, n = matched_spectra(states, groups, seed=settings.seed)
     for (measure, cell), interval in spectra.items():
-        add(measure, "raw", Estimate(cell, "problem", interval, n, 0))
+        add(
+            measure,
+            "raw",
+            Estimate(cell, weighting="problem", interval=interval, n_problems=n, n_pairs=0),
+        )
     return rows, statistics
 
 
@@ -362,7 +376,13 @@ def _residual_shares(states: Float[np.ndarray, "n d"], groups: Groups) -> Iterat
         sizes = np.bincount(groups.problem[chosen], minlength=groups.n_problems)
         interval = residual_share(states, groups, chosen)
         n = interval.n_clusters if np.isfinite(interval.value) else 0
-        yield Estimate(cell, "problem", interval, n, int((sizes * (sizes - 1) // 2).sum()))
+        yield Estimate(
+            cell,
+            weighting="problem",
+            interval=interval,
+            n_problems=n,
+            n_pairs=int((sizes * (sizes - 1) // 2).sum()),
+        )
 
 
 def _row(measure: str, space: str, found: Estimate) -> Row:

@@ -51,12 +51,18 @@ def residual_share(
     total = sums.sum(axis=0)
     within = squares - raised  # [P], sum of squares around the problem's own mean
     between = raised.sum() - total @ total / sizes.sum()
-    value = _share(within.sum(), between, sizes.sum(), (sizes**2).sum(), n_problems)
+    value = _share(
+        within.sum(), between, n=sizes.sum(), n_squares=(sizes**2).sum(), n_problems=n_problems
+    )
     others, rest = sizes.sum() - sizes, total - sums  # without each problem: [P], [P, d]
     with np.errstate(invalid="ignore", divide="ignore"):
         between = raised.sum() - raised - np.einsum("pd,pd->p", rest, rest) / others
         replicates = _share(
-            within.sum() - within, between, others, (sizes**2).sum() - sizes**2, n_problems - 1
+            within.sum() - within,
+            between,
+            n=others,
+            n_squares=(sizes**2).sum() - sizes**2,
+            n_problems=n_problems - 1,
         )
     return jackknife_interval(float(value), replicates, n_clusters=n_problems)
 

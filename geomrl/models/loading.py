@@ -20,7 +20,7 @@ SMALL = 5_000_000  # weights
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoadedModel:
     """A causal language model, its tokenizer, and what identifies both.
 
@@ -178,9 +178,15 @@ def load_model(
         )
     model = model.to(where).eval().requires_grad_(False)
     return LoadedModel(
-        name, model, tokenizer, where, next(model.parameters()).dtype,
-        weights_hash(source), vocabulary_hash(tokenizer), config_hash(source),
-    )  # fmt: skip
+        name=name,
+        model=model,
+        tokenizer=tokenizer,
+        device=where,
+        dtype=next(model.parameters()).dtype,
+        weights=weights_hash(source),
+        vocabulary=vocabulary_hash(tokenizer),
+        config=config_hash(source),
+    )
 
 
 def load_message(what: str, name: str, error: Exception) -> str:

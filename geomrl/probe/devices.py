@@ -104,8 +104,13 @@ def _work(
         probe = ModelProbe(load_model(**load, device=device))
         rollouts = open_run(run).rollouts
         fill_store(
-            probe, rollouts, parse_marker(marker), StateStore(store), shards, told.put,
+            probe,
+            rollouts,
+            marker=parse_marker(marker),
+            store=StateStore(store),
+            shards=shards,
+            progress=told.put,
             batch_tokens=batch_tokens,
-        )  # fmt: skip
+        )
     except GeomrlError as error:
         told.put(str(error))

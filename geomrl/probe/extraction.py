@@ -65,7 +65,7 @@ class ExtractionConfig:
         return tuple(map(user_code_name, self.anchors))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Located:
     """A rollout with its anchors: `ids` is prompt and response, cut after the last anchor."""
 
@@ -140,7 +140,13 @@ class ModelProbe:
         kept = [a.token_index for a in anchors if a.token_index is not None]
         end = max(kept, default=-1) + 1
         following = {i: response[i + 1] for i in kept if i + 1 < len(response)}
-        return Located(row["rollout_id"], prompt + response[:end], len(prompt), anchors, following)
+        return Located(
+            rollout_id=row["rollout_id"],
+            ids=prompt + response[:end],
+            n_prompt=len(prompt),
+            anchors=anchors,
+            following=following,
+        )
 
     @torch.inference_mode()
     def read(

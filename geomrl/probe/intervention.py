@@ -34,7 +34,7 @@ ARMS = ("correct_mean", "random_residual", "other_mean")
 _NAMES = ("before_marker", "answer_last")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Trial:
     """One rollout with the correct answer's tokens behind it.
 
@@ -75,7 +75,14 @@ def build_trials(
             source, where = (row, span) if right else (reference, reference_span)
             tail = list(source["response_ids"])[where.start : where.stop]
             response = list(row["response_ids"])[: span.start] + tail
-            trial = _trial(probe, row, response, marker, anchor, "/".join(map(str, key)))
+            trial = _trial(
+                probe,
+                row,
+                response=response,
+                marker=marker,
+                anchor=anchor,
+                problem="/".join(map(str, key)),
+            )
             if trial is not None:
                 trials.append(trial)
     if not trials:
@@ -119,9 +126,13 @@ def _trial(
         return None
     start = len(prompt) + before + 1
     return Trial(
-        row["rollout_id"], problem, row["verdict"] == "correct",
-        prompt + response[: last + 1], len(prompt) + where, range(start, len(prompt) + last + 1),
-    )  # fmt: skip
+        rollout_id=row["rollout_id"],
+        problem=problem,
+        correct=row["verdict"] == "correct",
+        ids=prompt + response[: last + 1],
+        anchor=len(prompt) + where,
+        answer=range(start, len(prompt) + last + 1),
+    )
 
 
 @torch.inference_mode()
@@ -157,7 +168,9 @@ def replace(
         for batch in batches:
             chosen = [trials[i] for i in batch]
             put = None if values is None else values[torch.tensor(batch)]
-            score, read = _score(probe, chosen, layers if layer is None else [], layer, put)
+            score, read = _score(
+                probe, chosen, layers=layers if layer is None else [], written=layer, values=put
+            )
             logprob[torch.tensor(batch)] = score.cpu()
             for name in read:
                 states[name][torch.tensor(batch)] = read[name].float().cpu()
@@ -170,7 +183,11 @@ def replace(
         arms = []
         for arm, values in _replacements(states[layer].numpy(), trials, seed, layer):
             logprob, _ = run(layer, torch.from_numpy(values).to(probe.loaded.dtype))
-            arms.append(_arm_frame(trials, layer, anchor, arm, logprob, untouched))
+            arms.append(
+                _arm_frame(
+                    trials, layer, anchor=anchor, arm=arm, logprob=logprob, untouched=untouched
+                )
+            )
         frames.append(pd.concat(arms, ignore_index=True))
         if finished:
             finished(layer, frames[-1])

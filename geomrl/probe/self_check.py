@@ -147,7 +147,7 @@ def check_reading(loaded: Any, extractor: Extractor) -> dict[str, str]:
     theirs = output.logits[trial.rows.sequence, trial.rows.position].float()
     if not all(map(_finite, (theirs, *found.values()))):
         return unreadable  # the reading itself names the rollout and the layer
-    require_same_states(name, found, seen, alone, mine, loaded.dtype)
+    require_same_states(name, found, seen=seen, alone=alone, mine=mine, dtype=loaded.dtype)
     if ours.shape != theirs.shape:
         raise GeomrlError(
             f"{name}: its head gives {ours.shape[-1]} logits and the model {theirs.shape[-1]}, so "

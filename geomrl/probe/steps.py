@@ -92,7 +92,9 @@ def read_states(
         for shard in stale_shards(reader, run.rollouts, run_marker(run), store):
             say(f"states: shard {shard} is read again: its rollouts' anchors are elsewhere now")
             store.discard(shard)
-        _extract(run, reader, store, config.batch_tokens, options, show)
+        _extract(
+            run, reader, store=store, batch_tokens=config.batch_tokens, options=options, show=show
+        )
     return open_run(out), StateStore(store.path)
 
 
@@ -128,7 +130,7 @@ def probe_states(
     loaded = loaded_model(model, options).as_filed(Path(out) / "states")
     run, store = read_states(loaded, out, config=config, options=options, show=show, say=say)
     draws = {"seed": seed, "n_boot": n_boot, "n_perm": n_perm}
-    table, notes = similarity_of(run, loaded, store, draws, show)
+    table, notes = similarity_of(run, loaded, store=store, draws=draws, show=show)
     for note in notes:
         say(f"note: {note}")
     with turn(run.path):
@@ -231,11 +233,23 @@ def _extract(
         marker = run_marker(run)
         if len(options.device_list) == 1 or not missing:
             fill_store(
-                reader, run.rollouts, marker, store, missing, bar.advance, batch_tokens=batch_tokens
+                reader,
+                run.rollouts,
+                marker=marker,
+                store=store,
+                shards=missing,
+                progress=bar.advance,
+                batch_tokens=batch_tokens,
             )
         else:
             load = {"name": reader.loaded.name, **options.loading()}
             fill_store_on_devices(
-                options.device_list, run.path, store.path, marker.spec, load, missing, bar.advance,
+                options.device_list,
+                run.path,
+                store=store.path,
+                marker=marker.spec,
+                load=load,
+                shards=missing,
+                progress=bar.advance,
                 batch_tokens=batch_tokens,
-            )  # fmt: skip
+            )

@@ -15,7 +15,7 @@ import itertools
 import random
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 from geomrl.errors import GeomrlError
@@ -70,6 +70,7 @@ class Level:
     n_terms: int
     numbers: tuple[int, int]
     products: tuple[tuple[tuple[int, int], tuple[int, int]], ...] = ()
+    _: KW_ONLY
     minus: float = 0.25
 
 

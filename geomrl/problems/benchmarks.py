@@ -6,7 +6,7 @@ import dataclasses
 import logging
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Benchmark:
     hub_id: str
     split: str
     count: int | None
+    _: KW_ONLY
     columns: Mapping[str, str] = field(default_factory=dict)
     config: str | None = None
     hint: str = ""
@@ -41,44 +42,62 @@ class Benchmark:
 _PROBLEM_ANSWER = {"statement": "problem", "gold": "answer"}
 _QUESTION_ANSWER = {"statement": "question", "gold": "answer"}
 _TABLE = (
-    Benchmark("aime24", "HuggingFaceH4/aime_2024", "train", 30, _PROBLEM_ANSWER | {"id": "id"}),
     Benchmark(
-        "aime25", "MathArena/aime_2025", "train", 30, _PROBLEM_ANSWER | {"id": "problem_idx"}
+        "aime24", "HuggingFaceH4/aime_2024", "train", 30, columns=_PROBLEM_ANSWER | {"id": "id"}
     ),
     Benchmark(
-        "aime26", "MathArena/aime_2026", "train", 30, _PROBLEM_ANSWER | {"id": "problem_idx"}
+        "aime25",
+        "MathArena/aime_2025",
+        "train",
+        30,
+        columns=_PROBLEM_ANSWER | {"id": "problem_idx"},
     ),
-    Benchmark("amc23", "math-ai/amc23", "test", 40, _QUESTION_ANSWER | {"id": "id"}),
-    Benchmark("amc24", "rawsh/2024_AMC12", "train", 45, _PROBLEM_ANSWER),
+    Benchmark(
+        "aime26",
+        "MathArena/aime_2026",
+        "train",
+        30,
+        columns=_PROBLEM_ANSWER | {"id": "problem_idx"},
+    ),
+    Benchmark("amc23", "math-ai/amc23", "test", 40, columns=_QUESTION_ANSWER | {"id": "id"}),
+    Benchmark("amc24", "rawsh/2024_AMC12", "train", 45, columns=_PROBLEM_ANSWER),
     Benchmark(
         "hmmt_feb25",
         "MathArena/hmmt_feb_2025",
         "train",
         30,
-        _PROBLEM_ANSWER | {"id": "problem_idx"},
+        columns=_PROBLEM_ANSWER | {"id": "problem_idx"},
     ),
     Benchmark(
-        "math500", "HuggingFaceH4/MATH-500", "test", 500, _PROBLEM_ANSWER | {"id": "unique_id"}
+        "math500",
+        "HuggingFaceH4/MATH-500",
+        "test",
+        500,
+        columns=_PROBLEM_ANSWER | {"id": "unique_id"},
     ),
-    Benchmark("minerva", "math-ai/minervamath", "test", 272, _QUESTION_ANSWER),
+    Benchmark("minerva", "math-ai/minervamath", "test", 272, columns=_QUESTION_ANSWER),
     Benchmark(
         "olympiadbench",
         "Hothan/OlympiadBench",
         "train",
         674,
-        {"statement": "question", "gold": "final_answer", "id": "id"},
+        columns={"statement": "question", "gold": "final_answer", "id": "id"},
         config="OE_TO_maths_en_COMP",
         hint="the copy with 675 holds 15 relay problems that nobody can answer; take the 674 of"
         " Hothan/OlympiadBench, OE_TO_maths_en_COMP",
     ),
-    Benchmark("gsm8k", "openai/gsm8k", "test", 1319, _QUESTION_ANSWER, config="main"),
+    Benchmark("gsm8k", "openai/gsm8k", "test", 1319, columns=_QUESTION_ANSWER, config="main"),
     # 17,917 prompts, each 100 times over.
     Benchmark(
         "dapo17k",
         "BytedTsinghua-SIA/DAPO-Math-17k",
         "train",
         None,
-        {"statement": "prompt", "gold": "reward_model.ground_truth", "id": "extra_info.index"},
+        columns={
+            "statement": "prompt",
+            "gold": "reward_model.ground_truth",
+            "id": "extra_info.index",
+        },
     ),
 )
 BENCHMARKS: dict[str, Benchmark] = {benchmark.name: benchmark for benchmark in _TABLE}

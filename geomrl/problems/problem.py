@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 
@@ -17,4 +17,5 @@ class Problem:
     benchmark: str
     statement: str
     gold: str
+    _: KW_ONLY
     meta: dict[str, Any] = field(default_factory=dict)

@@ -164,7 +164,7 @@ def _problem_of(
     problem_id = f"{benchmark}-{number}" if identity is None else str(identity)
     used = {name.partition(".")[0] for name in names.values()}
     meta = {key: value for key, value in row.items() if key not in used}
-    return Problem(problem_id, benchmark, statement, gold, meta)
+    return Problem(problem_id, benchmark, statement, gold, meta=meta)
 
 
 def statement_of(value: Any) -> str:

@@ -33,7 +33,7 @@ class Deduplication:
         )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Overlap:
     """A training problem that a benchmark also has.
 
@@ -89,7 +89,14 @@ def find_contamination(training: Sequence[Problem], held_out: Sequence[Problem])
     for problem in training:
         same = exact.get(_text_key(problem.statement), [])
         overlaps += [
-            Overlap(problem.problem_id, p.benchmark, p.problem_id, "exact", 1.0) for p in same
+            Overlap(
+                problem_id=problem.problem_id,
+                benchmark=p.benchmark,
+                benchmark_id=p.problem_id,
+                kind="exact",
+                share=1.0,
+            )
+            for p in same
         ]
         hits = Counter(
             index for shingle in _shingles(problem.statement) for index in owners.get(shingle, ())
@@ -99,7 +106,13 @@ def find_contamination(training: Sequence[Problem], held_out: Sequence[Problem])
             other = held_out[index]
             if share >= NEAR_SHARE and other not in same:
                 overlaps.append(
-                    Overlap(problem.problem_id, other.benchmark, other.problem_id, "near", share)
+                    Overlap(
+                        problem_id=problem.problem_id,
+                        benchmark=other.benchmark,
+                        benchmark_id=other.problem_id,
+                        kind="near",
+                        share=share,
+                    )
                 )
     return overlaps
 
@@ -111,7 +124,14 @@ def find_repeats(problems: Sequence[Problem]) -> list[Overlap]:
     for problem in problems:
         same = earlier[_text_key(problem.statement)]
         overlaps += [
-            Overlap(problem.problem_id, p.benchmark, p.problem_id, "exact", 1.0) for p in same
+            Overlap(
+                problem_id=problem.problem_id,
+                benchmark=p.benchmark,
+                benchmark_id=p.problem_id,
+                kind="exact",
+                share=1.0,
+            )
+            for p in same
         ]
         same.append(problem)
     return overlaps

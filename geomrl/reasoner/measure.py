@@ -46,7 +46,7 @@ class MeasureConfig:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReasonerReport:
     """Figures of one checkpoint on held-out problems; every interval is over problems.
 
@@ -134,7 +134,15 @@ def sample_rollouts(
     )
     with tempfile.TemporaryDirectory() as run, MathVerifier(workers=1) as verifier:
         engine = TransformersEngine(loaded)
-        return generate_rollouts(loaded, engine, verifier, problems, settings, Path(run), bar)
+        return generate_rollouts(
+            loaded,
+            engine,
+            verifier=verifier,
+            problems=problems,
+            config=settings,
+            run=Path(run),
+            bar=bar,
+        )
 
 
 def distinct_share(group: pd.DataFrame) -> float | None:

@@ -35,7 +35,7 @@ TOKENIZER_EXAMPLES = 4000
 RECORD = "reasoner.json"  # how the checkpoint was made and what it was measured to be
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReasonerConfig:
     """What decides the reasoner's weights, on one machine and in one environment bit for bit."""
 

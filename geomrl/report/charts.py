@@ -50,6 +50,8 @@ def place_chart(
 ) -> Chart:
     """Return a chart of a tidy table over named places: layers, anchors, arms, k.
 
+    Its parameters are what charts of one page differ in.
+
     Args:
         frame: columns `place`, `series`, `value`, low, high and n (its number of problems or seeds
             in words); other columns are ignored.
@@ -89,13 +91,27 @@ def place_chart(
             texts.insert(cut, "")
         drawn.append(
             Series(
-                looks[name].label, looks[name].colour, looks[name].marker, at,
-                [n.value for n in numbers], [n.low for n in numbers], [n.high for n in numbers],
-                texts, line=line,
+                label=looks[name].label,
+                colour=looks[name].colour,
+                marker=looks[name].marker,
+                at=at,
+                value=[n.value for n in numbers],
+                low=[n.low for n in numbers],
+                high=[n.high for n in numbers],
+                texts=texts,
+                line=line,
             )
-        )  # fmt: skip
+        )
     return Chart(
-        title, tuple(drawn), axis, unit, tuple(names), note, flip=flip, zero=zero, wide=wide
+        title=title,
+        series=tuple(drawn),
+        axis=axis,
+        unit=unit,
+        ticks=tuple(names),
+        note=note,
+        flip=flip,
+        zero=zero,
+        wide=wide,
     )
 
 

@@ -31,7 +31,7 @@ from geomrl.train.metrics_log import read_metrics
 KINDS = ("probed run", "rollouts", "training", "ablation", "evaluation", "comparison")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Collected:
     """The tables of one folder; None where it has no such table.
 
@@ -86,20 +86,20 @@ def collect(path: Path | str, encoder: str | None = None) -> Collected:
         _of_encoder(_table(path / name), encoder) for name in (SIMILARITY, REPLACEMENT)
     )
     found = Collected(
-        path,
-        folder_kinds(path),
-        read_manifest(path),
-        config.read_text() if config.exists() else None,
-        read_json(path / SUMMARY) if (path / SUMMARY).exists() else None,
-        (path / ROLLOUTS).exists(),
-        similarity,
-        replacement,
-        read_metrics(path) if (path / METRICS).exists() else None,
-        read_ablation(path) if (path / ABLATION).exists() else None,
-        _table(path / ACCURACY),
-        _table(path / DIFFERENCES),
-        _table(path / COMPARISON),
-        read_json(path / VERDICT) if (path / VERDICT).exists() else None,
+        path=path,
+        kinds=folder_kinds(path),
+        manifest=read_manifest(path),
+        config=config.read_text() if config.exists() else None,
+        summary=read_json(path / SUMMARY) if (path / SUMMARY).exists() else None,
+        rollouts=(path / ROLLOUTS).exists(),
+        similarity=similarity,
+        replacement=replacement,
+        metrics=read_metrics(path) if (path / METRICS).exists() else None,
+        ablation=read_ablation(path) if (path / ABLATION).exists() else None,
+        accuracy=_table(path / ACCURACY),
+        differences=_table(path / DIFFERENCES),
+        comparison=_table(path / COMPARISON),
+        verdict=read_json(path / VERDICT) if (path / VERDICT).exists() else None,
     )
     if not found.kinds:
         raise GeomrlError(

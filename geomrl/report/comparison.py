@@ -101,12 +101,14 @@ def _table(table: pd.DataFrame) -> Table:
     frame = with_floor(table, list(_AT))
     columns = (
         *(Column(key, key) for key in _AT[:-1]),
-        Column("cell", "cell"), Column("space", "space"),
+        Column("cell", "cell"),
+        Column("space", "space"),
         Column("value", "value (95 %)", "interval"),
-        Column("floor", "its floor", "interval", "floor_low", "floor_high"),
-        Column("p", "p", "p"), Column("n_problems", "problems", "count"),
+        Column("floor", "its floor", "interval", low="floor_low", high="floor_high"),
+        Column("p", "p", "p"),
+        Column("n_problems", "problems", "count"),
         Column("seed", "seed", "count"),
-    )  # fmt: skip
+    )
     note = "“rl-base” marks a difference, or a comparison of the two models."
     return Table("Comparison", frame, columns, note)
 

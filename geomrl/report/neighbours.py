@@ -18,7 +18,7 @@ N_BOOT = 2000
 _LABEL = "similarity"  # the draws of the similarity table: one floor, not two
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Neighbours:
     """The k nearest rollouts of some, by raw cosine at one layer and anchor.
 
@@ -79,9 +79,12 @@ def find_neighbours(
     queries = np.flatnonzero(rows["rollout_id"].isin(wanted).to_numpy())
     index, cosines = nearest(states, queries, k)
     return Neighbours(
-        tuple(ids[queries]), tuple(tuple(ids[row]) for row in index), cosines,
-        floor(rows, states, seed=seed), len(states),
-    )  # fmt: skip
+        queries=tuple(ids[queries]),
+        ids=tuple(tuple(ids[row]) for row in index),
+        cosines=cosines,
+        floor=floor(rows, states, seed=seed),
+        n_states=len(states),
+    )
 
 
 def floor(rows: pd.DataFrame, states: Float[np.ndarray, "n d"], *, seed: int) -> Interval:

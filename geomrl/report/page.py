@@ -99,12 +99,12 @@ def run_view(path: Path | str, settings: ReportSettings) -> RunView:
         maps += [drawn] if drawn else []
     view = View(view.facts, (*view.charts, *maps), view.tables, view.notes)
     return RunView(
-        run.path.resolve().name,
-        str(run.path),
-        run.kinds,
-        view,
-        tuple(_settings(run)),
-        tuple(payloads),
+        name=run.path.resolve().name,
+        path=str(run.path),
+        kinds=run.kinds,
+        view=view,
+        settings=tuple(_settings(run)),
+        rollouts=tuple(payloads),
     )
 
 
@@ -211,11 +211,13 @@ def _overview(views: Sequence[RunView]) -> Table:
     frame = pd.DataFrame(rows, columns=[*names, "rests"])
     words = (frame["finding"] != "").any()
     columns = (
-        Column("figure", "figure"), *((Column("finding", "finding"),) if words else ()),
+        Column("figure", "figure"),
+        *((Column("finding", "finding"),) if words else ()),
         Column("value", "value (95 %)", "interval"),
-        Column("floor", "its floor", "interval", "floor_low", "floor_high"),
-        Column("run", "run"), Column("rests", "rests on"),
-    )  # fmt: skip
+        Column("floor", "its floor", "interval", low="floor_low", high="floor_high"),
+        Column("run", "run"),
+        Column("rests", "rests on"),
+    )
     return Table("Headline figures", frame, columns)
 
 

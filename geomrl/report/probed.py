@@ -62,7 +62,7 @@ def _facts(summary: Mapping[str, Any]) -> Iterator[Fact]:
                             yield Fact(f"{CELL_WORDS[cell]}, {space}", number, rests)
                         else:
                             words = f"{CELL_WORDS[cell]}, {space} cosine"
-                            yield Fact(words, number, rests, floor or Number(None))
+                            yield Fact(words, number, rests, floor=floor or Number(None))
 
 
 def _cell(cells: Mapping[str, Any], cell: str, space: str) -> Number | None:
@@ -93,13 +93,19 @@ def _similarity_table(table: pd.DataFrame) -> Table:
     several = [key for key in _KEYS if frame[key].nunique(dropna=False) > 1]
     columns = (
         *(Column(key, key) for key in several),
-        Column("layer", "layer"), Column("anchor", "anchor"), Column("measure", "measure"),
-        Column("cell", "cell"), Column("space", "space"), Column("weighting", "weighting"),
+        Column("layer", "layer"),
+        Column("anchor", "anchor"),
+        Column("measure", "measure"),
+        Column("cell", "cell"),
+        Column("space", "space"),
+        Column("weighting", "weighting"),
         Column("value", "value (95 %)", "interval"),
-        Column("floor", "its floor", "interval", "floor_low", "floor_high"),
-        Column("p", "p", "p"), Column("n_problems", "problems", "count"),
-        Column("n_pairs", "pairs", "count"), Column("seed", "seed", "count"),
-    )  # fmt: skip
+        Column("floor", "its floor", "interval", low="floor_low", high="floor_high"),
+        Column("p", "p", "p"),
+        Column("n_problems", "problems", "count"),
+        Column("n_pairs", "pairs", "count"),
+        Column("seed", "seed", "count"),
+    )
     note = (
         "Every cell, contrast, test and spectrum (similarity.csv). Intervals by problem; p two-sided, "
         "adjusted over the layers of an anchor. Contrasts pair the cells of each problem and have no "
@@ -122,12 +128,20 @@ def _charts(table: pd.DataFrame) -> Iterator[Chart]:
     source = f"{first['benchmark']}, encoder {first['encoder']}, seed {first['seed']}"
     for anchor in [a for a in ("before_marker", "marker_end") if a in anchors] or anchors[:1]:
         for space in ("raw", "centred"):
-            yield from _profile(table, "layer", anchor, space, PROFILE_CELLS, source)
-        yield from _profile(table, "layer", anchor, "raw", CONTRASTS, source, zero=True)
+            yield from _profile(
+                table, "layer", at=anchor, space=space, cells=PROFILE_CELLS, source=source
+            )
+        yield from _profile(
+            table, "layer", at=anchor, space="raw", cells=CONTRASTS, source=source, zero=True
+        )
         yield from _spectrum(table, anchor, source)
     for space in ("raw", "centred"):
-        yield from _profile(table, "anchor", layer, space, PROFILE_CELLS, source)
-    yield from _profile(table, "anchor", layer, "raw", CONTRASTS, source, zero=True)
+        yield from _profile(
+            table, "anchor", at=layer, space=space, cells=PROFILE_CELLS, source=source
+        )
+    yield from _profile(
+        table, "anchor", at=layer, space="raw", cells=CONTRASTS, source=source, zero=True
+    )
 
 
 def _profile(

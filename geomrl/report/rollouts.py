@@ -30,7 +30,7 @@ from geomrl.viz.theme import VERDICTS
 LAYER, ANCHOR = "final", "before_marker"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ReportSettings:
     """What of a run goes into its page.
 
@@ -53,7 +53,7 @@ class ReportSettings:
     seed: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RolloutSet:
     """Rollouts of one policy: their table, how they were graded and tokenised, their states."""
 
@@ -65,7 +65,7 @@ class RolloutSet:
     run: Run | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class States:
     """States of a source at one place: rows with labels, states [rows, hidden], where from."""
 
@@ -95,9 +95,13 @@ def _of_run(path: Path, label: str) -> RolloutSet:
     run = open_run(path)
     settings = run.manifest.get("rollouts", {}).get("settings", {})
     return RolloutSet(
-        label, run.rollouts, settings.get("marker", BOXED),
-        settings.get("policy") or settings.get("tokenizer"), settings.get("vocabulary"), run,
-    )  # fmt: skip
+        label=label,
+        rollouts=run.rollouts,
+        marker=settings.get("marker", BOXED),
+        tokenizer=settings.get("policy") or settings.get("tokenizer"),
+        vocabulary=settings.get("vocabulary"),
+        run=run,
+    )
 
 
 def _of_training(path: Path) -> Iterator[RolloutSet]:
@@ -112,7 +116,13 @@ def _of_training(path: Path) -> Iterator[RolloutSet]:
         return
     config = load_config(path / "config.yaml")
     for label, file in chosen.items():
-        yield RolloutSet(label, read_rollouts(file), config.data.marker, config.model.name, None)
+        yield RolloutSet(
+            label=label,
+            rollouts=read_rollouts(file),
+            marker=config.data.marker,
+            tokenizer=config.model.name,
+            vocabulary=None,
+        )
 
 
 def _step(name: str) -> str:
@@ -136,7 +146,7 @@ def read_states(source: RolloutSet, settings: ReportSettings) -> States | None:
     layer = _stored(settings.layer, LAYER, store.settings.layers[-1], store.settings.layers)
     anchor = _stored(settings.anchor, ANCHOR, store.settings.anchors[0], store.settings.anchors)
     rows, states = run.states(layer, anchor, encoder)
-    return States(rows, states, layer, anchor, encoder)
+    return States(rows=rows, states=states, layer=layer, anchor=anchor, encoder=encoder)
 
 
 def _stored(wanted: str | None, default: str, other: str, stored: tuple[str, ...]) -> str:
@@ -204,7 +214,9 @@ def browser(
         "label": source.label,
         "shown": len(rows),
         "anchor": anchor_label(anchor),
-        "note": _note(source, len(shown), lacking, found, near, settings),
+        "note": _note(
+            source, len(shown), lacking=lacking, found=found, near=near, settings=settings
+        ),
         "floor": None if near is None else Number.of(vars(near.floor)).words(),
         "problems": [
             {
@@ -303,18 +315,27 @@ def state_map(
         ]
         series.append(
             Series(
-                known.label, known.colour, known.marker, part["pc1"].tolist(), part["pc2"].tolist(),
-                texts=words, refs=part["rollout_id"].tolist(), line=False,
+                label=known.label,
+                colour=known.colour,
+                marker=known.marker,
+                at=part["pc1"].tolist(),
+                value=part["pc2"].tolist(),
+                texts=words,
+                refs=part["rollout_id"].tolist(),
+                line=False,
             )
-        )  # fmt: skip
+        )
     place = f"{anchor_label(found.anchor)}, {layer_words(found.layer)}"
     return Chart(
-        f"Map of states: {place}", tuple(series), f"PC 1 ({share[0]:.0%} of variance)",
-        f"PC 2 ({share[1]:.0%})", wide=True,
+        title=f"Map of states: {place}",
+        series=tuple(series),
+        axis=f"PC 1 ({share[0]:.0%} of variance)",
+        unit=f"PC 2 ({share[1]:.0%})",
+        wide=True,
         note=f"{source.label}: {len(rows):,} of {len(found.rows):,} states (unit length), encoder "
         f"{found.encoder}; components of all. Tap a point for its rollout. A map is for looking, "
         "not for testing.",
-    )  # fmt: skip
+    )
 
 
 def check_sizes(settings: ReportSettings) -> None:

@@ -74,9 +74,11 @@ def _outcome_facts(summary: Mapping[str, Any]) -> Iterator[Fact]:
             floors = summary["geometry"].get(floor, {}).get(when, {})
             words = f"CC {space} cosine at step {step}"
             yield Fact(
-                words, Number.of(each[when]), f"{where} · {rests}",
-                Number.of(floors) if floors else Number(None),
-            )  # fmt: skip
+                words,
+                Number.of(each[when]),
+                f"{where} · {rests}",
+                floor=Number.of(floors) if floors else Number(None),
+            )
 
 
 def _curves(metrics: pd.DataFrame, panels: list[Panel], notes: list[str]) -> Iterator[Chart]:
@@ -93,18 +95,30 @@ def _curves(metrics: pd.DataFrame, panels: list[Panel], notes: list[str]) -> Ite
             steps = [float(step) for step in part["step"]]
             series.append(
                 Series(
-                    label, curve.look.colour, curve.look.marker, steps,
-                    [n.value for n in numbers], [n.low for n in numbers], [n.high for n in numbers],
-                    [f"{label} · step {s:g}: {n.words()}" for s, n in zip(steps, numbers, strict=True)],
+                    label=label,
+                    colour=curve.look.colour,
+                    marker=curve.look.marker,
+                    at=steps,
+                    value=[n.value for n in numbers],
+                    low=[n.low for n in numbers],
+                    high=[n.high for n in numbers],
+                    texts=[
+                        f"{label} · step {s:g}: {n.words()}"
+                        for s, n in zip(steps, numbers, strict=True)
+                    ],
                 )
-            )  # fmt: skip
+            )
         if series:
             evaluated = any(curve.metric.startswith("eval/") for curve in panel.curves)
             kept = [n for n in notes if evaluated or not n.startswith(_HELD_OUT)]
             yield Chart(
-                panel.title, tuple(series), "Training step", panel.unit,
-                note="; ".join(kept), logarithmic=panel.logarithmic,
-            )  # fmt: skip
+                title=panel.title,
+                series=tuple(series),
+                axis="Training step",
+                unit=panel.unit,
+                note="; ".join(kept),
+                logarithmic=panel.logarithmic,
+            )
 
 
 def _metrics_table(metrics: pd.DataFrame) -> Table:
@@ -125,10 +139,11 @@ def _metrics_table(metrics: pd.DataFrame) -> Table:
         part = pd.DataFrame({key: metrics.get(column, blank) for key, column in columns.items()})
         parts.append(part.assign(step=metrics["step"], metric=name).dropna(subset="value"))
     columns_shown = (
-        Column("step", "step", "count"), Column("metric", "metric"),
+        Column("step", "step", "count"),
+        Column("metric", "metric"),
         Column("value", "value (95 %)", "interval"),
-        Column("floor", "its floor", "interval", "floor_low", "floor_high"),
-    )  # fmt: skip
+        Column("floor", "its floor", "interval", low="floor_low", high="floor_high"),
+    )
     frame = pd.concat(parts, ignore_index=True).sort_values(["step", "metric"], ignore_index=True)
     note = "Every number of metrics.jsonl; docs/training.md says what each means."
     return Table("Metrics by step", frame, columns_shown, note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Literal
 
 import pandas as pd
@@ -67,6 +67,7 @@ class Fact:
     label: str
     number: Number
     rests_on: str
+    _: KW_ONLY
     floor: Number | None = None
     text: str | None = None
 
@@ -95,6 +96,7 @@ class Column:
     key: str
     label: str
     kind: Kind = "text"
+    _: KW_ONLY
     low: str = "low"
     high: str = "high"
 
@@ -128,7 +130,7 @@ class Table:
         return found
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Series:
     """Points of one colour: `at` along the chart's axis, `value` with its interval across it.
 
@@ -163,7 +165,7 @@ class Series:
         return found | ({"refs": list(self.refs)} if self.refs else {})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Chart:
     """A zoomable plot.
 
@@ -216,7 +218,7 @@ class View:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunView:
     """A run directory as the page shows it. `rollouts` are payloads of `rollouts.browser`."""
 

@@ -23,7 +23,7 @@ _HELP = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Analysis:
     """One figure or table of the paper, or one question that it leaves open.
 

@@ -42,7 +42,7 @@ _FREE = ("chunk", "marker")  # of speed and rounding; of grading
 _NEWER = ("tokenizer", "stop_ids", "prompts")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
     """What to sample. `chunk` rollouts are generated together and are the unit that is redone.
 
@@ -99,13 +99,15 @@ def generate_rollouts(
     loaded = loaded.as_recorded(recorded.get("policy_hash"))
     planned = _plan(loaded, problems, config)
     golds = {f"{p.benchmark}/{p.problem_id}": str(p.gold) for p in problems}
-    settings = rollout_settings(loaded, verifier, problems, planned, config)
+    settings = rollout_settings(loaded, verifier, problems=problems, planned=planned, config=config)
     begun = table_path.exists() or any(parts.glob("part-*"))
     record_step(run, "rollouts", settings, begun=begun, free=_FREE, newer=_NEWER)
     if not table_path.exists():
         with sole_process(run / ".rollouts.lock", "a sampling"):
             if not table_path.exists():  # another process may have finished just now
-                sampled = _sample_all(loaded, engine, parts, planned, config, bar or Bar())
+                sampled = _sample_all(
+                    loaded, engine, parts=parts, planned=planned, config=config, bar=bar or Bar()
+                )
                 write_rollouts(table_path, grade_table(sampled, golds, verifier))
                 record_grading(run, golds, verifier)
             _forget(parts)
@@ -158,7 +160,7 @@ def _sample_all(
     bar.set(done, len(planned))
     for start in range(0, len(left), config.chunk):
         chunk = left[start : start + config.chunk]
-        part = _sample(loaded, engine, [each for _, each in chunk], config, bar)
+        part = _sample(loaded, engine, chunk=[each for _, each in chunk], config=config, bar=bar)
         # Named by its first rollout's place: no two chunks share one, whatever their sizes.
         write_parquet(parts / f"part-{chunk[0][0]:08d}.parquet", part, SCHEMA)
         done += len(chunk)

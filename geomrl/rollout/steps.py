@@ -77,7 +77,16 @@ def make_rollouts(
         MathVerifier(marker=parse_marker(marker)) as verifier,
         progress_bar("rollouts", "rollouts", show=show) as bar,
     ):
-        generate_rollouts(loaded, engine, verifier, chosen, config, run, bar, say)
+        generate_rollouts(
+            loaded,
+            engine,
+            verifier=verifier,
+            problems=chosen,
+            config=config,
+            run=run,
+            bar=bar,
+            say=say,
+        )
     return open_run(run)
 
 
@@ -127,7 +136,9 @@ def import_rollouts(
         progress_bar("grading", "rollouts", show=show) as bar,
     ):
         if not begun:
-            table = read_foreign_rollouts(file, tokenizer, verifier, config, bar.set, say)
+            table = read_foreign_rollouts(
+                file, tokenizer, verifier=verifier, config=config, progress=bar.set, say=say
+            )
             write_rollouts(run / ROLLOUTS, table)
             record_grading(run, golds_of(table), verifier)
         elif not config.keep_labels:

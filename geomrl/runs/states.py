@@ -53,7 +53,7 @@ ROW_SCHEMA = pa.schema(
 INTEGER_COLUMNS = dict.fromkeys(["token_index", "token_id", "next_token_id", "state_row"], "Int64")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StoreSettings:
     """What decides a store's content; a store is only ever filled with one of these."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 import numpy as np
 import scipy.stats
@@ -26,6 +26,7 @@ class Effect:
     value: float
     low: float
     high: float
+    _: KW_ONLY
     p: float
     se: float
     df: int
@@ -97,7 +98,7 @@ def mean_effect(
         return _exact(value, n - 1, n)
     found = mean_interval(known, seed=seed, label=label, n_boot=n_boot, bounds=bounds)
     p = float(2 * scipy.stats.t.sf(abs(value) / se, n - 1))
-    return Effect(value, found.low, found.high, p, se, n - 1, n)
+    return Effect(value, found.low, found.high, p=p, se=se, df=n - 1, n_problems=n)
 
 
 def jackknife_effect(
@@ -118,4 +119,4 @@ def jackknife_effect(
         return _exact(value, df, n_problems)
     se = (found.high - found.low) / 2 / float(scipy.stats.t.ppf(_REACH, df))
     p = float(2 * scipy.stats.t.sf(abs(value) / se, df))
-    return Effect(value, found.low, found.high, p, se, df, n_problems)
+    return Effect(value, found.low, found.high, p=p, se=se, df=df, n_problems=n_problems)

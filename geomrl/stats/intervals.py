@@ -13,7 +13,7 @@ Sources: Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapters
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Self
 
 import numpy as np
@@ -43,6 +43,7 @@ class Interval:
     value: float
     low: float
     high: float
+    _: KW_ONLY
     n_clusters: int
     n_boot: int
     seed: int
@@ -51,7 +52,7 @@ class Interval:
     @classmethod
     def missing(cls, value: float, n_clusters: int, seed: int, why: str) -> Self:
         """Return a value that has no interval, and why."""
-        return cls(value, np.nan, np.nan, n_clusters, 0, seed, why)
+        return cls(value, np.nan, np.nan, n_clusters=n_clusters, n_boot=0, seed=seed, warning=why)
 
 
 def mean_interval(
@@ -96,8 +97,16 @@ def mean_interval(
     shifts = counts @ deviations / n  # [boot], mean of each draw minus the mean
     squares = counts @ deviations**2 / n
     draw_se = np.sqrt(np.maximum(squares - shifts**2, 0.0) / (n - 1))
-    low, high, weak = bootstrap_t(value, se, shifts, draw_se, bounds, n)
-    return Interval(value, low, high, n, n_boot, seed, _warning(values, bounds, weak))
+    low, high, weak = bootstrap_t(value, se, shifts=shifts, errors=draw_se, bounds=bounds, n=n)
+    return Interval(
+        value,
+        low,
+        high,
+        n_clusters=n,
+        n_boot=n_boot,
+        seed=seed,
+        warning=_warning(values, bounds, weak),
+    )
 
 
 def mean_of_means_interval(
@@ -159,14 +168,26 @@ def mean_of_means_interval(
         draw_variance += np.maximum(squares - shift**2, 0.0) / ((m - 1) * b * b)
     share = _equivalent_size(means, [len(part) for part in parts], bounds) / n
     low, high, weak = bootstrap_t(
-        value, float(np.sqrt(variance)), shifts, np.sqrt(draw_variance), bounds, n, share
+        value,
+        float(np.sqrt(variance)),
+        shifts=shifts,
+        errors=np.sqrt(draw_variance),
+        bounds=bounds,
+        n=n,
+        share=share,
     )
     flat = sum(spread <= _ZERO * max(scale, 1e-300) for spread in spreads)
     if flat:
         words = f"{flat} of {b} strata have no spread and add none: the interval is too short"
         weak = "; ".join(filter(None, [weak, words]))
     return Interval(
-        value, low, high, n, n_boot, seed, _warning(np.concatenate(parts), bounds, weak)
+        value,
+        low,
+        high,
+        n_clusters=n,
+        n_boot=n_boot,
+        seed=seed,
+        warning=_warning(np.concatenate(parts), bounds, weak),
     )
 
 
@@ -235,10 +256,23 @@ def pair_interval(
         errors = 2.0 * np.sqrt(spread * n / (n - 1)) / totals
     usable = totals[1:] > 0  # a draw may hold no pair at all where few problems pair
     low, high, weak = bootstrap_t(
-        value, float(errors[0] * scale), shifts[1:][usable] * scale, errors[1:][usable] * scale,
-        bounds, n, share=0.5,  # a mean over pairs of n varies at most twice as a mean over n does
-    )  # fmt: skip
-    return Interval(value, low, high, n, int(usable.sum()), seed, _warning(np.empty(n), None, weak))
+        value,
+        float(errors[0] * scale),
+        shifts=shifts[1:][usable] * scale,
+        errors=errors[1:][usable] * scale,
+        bounds=bounds,
+        n=n,
+        share=0.5,  # a mean over pairs of n varies at most twice as a mean over n does
+    )
+    return Interval(
+        value,
+        low,
+        high,
+        n_clusters=n,
+        n_boot=int(usable.sum()),
+        seed=seed,
+        warning=_warning(np.empty(n), None, weak),
+    )
 
 
 def jackknife_interval(
@@ -266,7 +300,15 @@ def jackknife_interval(
         return Interval.missing(value, n_clusters, seed, _ALL_EQUAL)
     reach = float(scipy.stats.t.ppf(TAILS[1], g - 1) * se)
     warning = _few(n_clusters) if n_clusters < FEW else None
-    return Interval(value, value - reach, value + reach, n_clusters, 0, seed, warning)
+    return Interval(
+        value,
+        value - reach,
+        value + reach,
+        n_clusters=n_clusters,
+        n_boot=0,
+        seed=seed,
+        warning=warning,
+    )
 
 
 def _at_an_end(values: Float[np.ndarray, " clusters"], bounds: tuple[float, float] | None) -> bool:
@@ -279,7 +321,7 @@ def _wilson_interval(value: float, n_clusters: int, n: float, seed: int) -> Inte
     # At an end the limit there is the end itself; rounding must not put it beyond the value.
     low, high = max(0.0, min(low, value)), min(1.0, max(high, value))
     warning = "; ".join([_AT_AN_END, *([_few(n_clusters)] if n_clusters < FEW else [])])
-    return Interval(value, low, high, n_clusters, 0, seed, warning)
+    return Interval(value, low, high, n_clusters=n_clusters, n_boot=0, seed=seed, warning=warning)
 
 
 def _check(values: Float[np.ndarray, " clusters"], bounds: tuple[float, float] | None) -> None:

@@ -5,7 +5,7 @@ The seed is the unit: each gives one difference, and five of them are too few fo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import scipy.stats
@@ -28,6 +28,7 @@ class PairedDifference:
     value: float
     low: float
     high: float
+    _: KW_ONLY
     sd: float
     p: float
     n: int
@@ -56,14 +57,14 @@ def paired_difference(differences: Float[np.ndarray, " seeds"]) -> PairedDiffere
     n = len(known)
     value = float(known.mean()) if n else np.nan
     if n < 2:
-        return PairedDifference(value, np.nan, np.nan, np.nan, np.nan, n)
+        return PairedDifference(value, np.nan, np.nan, sd=np.nan, p=np.nan, n=n)
     sd = float(known.std(ddof=1))
     if sd <= _ZERO * max(float(np.abs(known).max()), 1e-300):
-        return PairedDifference(value, np.nan, np.nan, 0.0, np.nan, n)
+        return PairedDifference(value, np.nan, np.nan, sd=0.0, p=np.nan, n=n)
     se = sd / np.sqrt(n)
     reach = float(scipy.stats.t.ppf(1 - _LEVEL / 2, n - 1) * se)
     p = float(2 * scipy.stats.t.sf(abs(value) / se, n - 1))
-    return PairedDifference(value, value - reach, value + reach, sd, p, n)
+    return PairedDifference(value, value - reach, value + reach, sd=sd, p=p, n=n)
 
 
 def detectable_difference(sd: float, n: int, *, power: float = 0.8, level: float = _LEVEL) -> float:

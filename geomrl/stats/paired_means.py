@@ -74,7 +74,15 @@ def paired_difference_interval(
     high = value + _joined(above_1, below_2, r)
     weak = dict.fromkeys(_KNOWN if not m.n_boot else m.warning for m in (one, two))
     draws = max(one.n_boot, two.n_boot)
-    return Interval(value, low, high, n, draws, seed, "; ".join(filter(None, weak)) or None)
+    return Interval(
+        value,
+        low,
+        high,
+        n_clusters=n,
+        n_boot=draws,
+        seed=seed,
+        warning="; ".join(filter(None, weak)) or None,
+    )
 
 
 def _arms(found: Interval) -> tuple[float, float]:

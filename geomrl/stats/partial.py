@@ -12,7 +12,7 @@ and Wright 2000, Psychometrika 65 (the same, growing with the correlation); Fish
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import scipy.optimize
@@ -37,6 +37,7 @@ class PartialCorrelation:
     value: float
     low: float
     high: float
+    _: KW_ONLY
     p: float
     n: int
     n_covariates: int
@@ -85,13 +86,17 @@ def correlation_interval(value: float, n: int, n_covariates: int = 0) -> Partial
     """Return a (partial) rank correlation with the interval and p that n problems give it."""
     detectable = detectable_correlation(n, n_covariates)
     if n - n_covariates < 4 or np.isnan(value):
-        return PartialCorrelation(value, np.nan, np.nan, np.nan, n, n_covariates, detectable)
+        return PartialCorrelation(
+            value, np.nan, np.nan, p=np.nan, n=n, n_covariates=n_covariates, detectable=detectable
+        )
     inside = float(np.clip(value, -1 + 1e-12, 1 - 1e-12))
     reach = scipy.stats.norm.ppf(1 - LEVEL / 2) * _z_error(inside, n, n_covariates)
     low, high = np.tanh([np.arctanh(inside) - reach, np.arctanh(inside) + reach])
     free = n - n_covariates - 2
     p = float(2 * scipy.stats.t.sf(abs(inside) * np.sqrt(free / (1 - inside**2)), free))
-    return PartialCorrelation(value, float(low), float(high), p, n, n_covariates, detectable)
+    return PartialCorrelation(
+        value, float(low), float(high), p=p, n=n, n_covariates=n_covariates, detectable=detectable
+    )
 
 
 def _residual_correlation(ranks: Float[np.ndarray, "columns n"]) -> float:

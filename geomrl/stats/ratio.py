@@ -47,4 +47,11 @@ def ratio_of_means(
     half = a.mean() * b.mean() - t2 * cov[0, 1]
     constant = a.mean() ** 2 - t2 * cov[0, 0]
     reach = float(np.sqrt(max(half**2 - square * constant, 0.0)))
-    return Interval(value, float((half - reach) / square), float((half + reach) / square), n, 0, 0)
+    return Interval(
+        value,
+        float((half - reach) / square),
+        float((half + reach) / square),
+        n_clusters=n,
+        n_boot=0,
+        seed=0,
+    )

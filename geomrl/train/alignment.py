@@ -145,7 +145,15 @@ def _label(group: Tensor, correct: Tensor, loss: Loss) -> Labels:
     eligible = _eligible(loss, everyone, n_correct)
     members = sorted_rows(index, right & eligible[index])
     own = index[members]
-    return Labels(index, right, n_correct, eligible, members, own, n_correct[own].float())
+    return Labels(
+        group=index,
+        correct=right,
+        n_correct=n_correct,
+        eligible=eligible,
+        members=members,
+        own=own,
+        size=n_correct[own].float(),
+    )
 
 
 def _eligible(

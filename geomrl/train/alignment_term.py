@@ -82,7 +82,14 @@ class AlignmentTerm:
         if rows:
             own = [batch.anchored[row] for row in rows]
             if table is None:
-                chosen = _refresh(engine, extractor, batch, own, settings.layers, budget)
+                chosen = _refresh(
+                    engine,
+                    extractor,
+                    batch=batch,
+                    rollouts=own,
+                    layers=settings.layers,
+                    budget=budget,
+                )
             else:
                 chosen = {layer: states[rows] for layer, states in table.items()}
             self._cached = self._cache(chosen, rows)
@@ -189,9 +196,9 @@ class AlignmentTerm:
         return cached_gradients(
             dict(table),
             self.labels.group[chosen].to(device),
-            self.labels.correct[chosen].to(device),
-            self.settings.kind,
-            self.settings.temperature,
+            correct=self.labels.correct[chosen].to(device),
+            kind=self.settings.kind,
+            temperature=self.settings.temperature,
         )
 
     def _rows_from_table(self, plan: Sequence[MicroBatches], batch: MiniBatch) -> list[int]:
@@ -235,9 +242,9 @@ def _refresh(
     return read_states(
         engine,
         extractor,
-        [batch.samples[i].ids for i in rollouts],
-        [[anchor] for i in rollouts if (anchor := anchors[i]) is not None],
-        layers,
+        sequences=[batch.samples[i].ids for i in rollouts],
+        positions=[[anchor] for i in rollouts if (anchor := anchors[i]) is not None],
+        layers=layers,
         budget=budget,
     )
 

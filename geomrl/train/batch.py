@@ -12,7 +12,7 @@ from geomrl.rollout.engine import Sampling
 from geomrl.runs.rollouts import SCHEMA
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One sampled and graded response to a training prompt.
 

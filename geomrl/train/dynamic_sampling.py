@@ -35,7 +35,7 @@ Group = list[Sample]
 """The rollouts of one prompt."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingPrompt:
     """A problem as the model is given it. `index` is its place among the training prompts."""
 
@@ -46,7 +46,7 @@ class TrainingPrompt:
     prompt_ids: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PromptReport:
     """What became of the training problems. Contaminated ones are reported and stay in.
 
@@ -83,7 +83,7 @@ class PromptReport:
         return "; ".join(parts)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Collected:
     """What a training step trains on, and what the next one begins with.
 
@@ -199,7 +199,15 @@ def training_prompts(
             too_long.append(problem.problem_id)
             continue
         ids = tuple(rendered.ids)
-        prompts.append(TrainingPrompt(len(prompts), problem, rendered.text, rendered.kind, ids))
+        prompts.append(
+            TrainingPrompt(
+                index=len(prompts),
+                problem=problem,
+                prompt=rendered.text,
+                prompt_kind=rendered.kind,
+                prompt_ids=ids,
+            )
+        )
     if not prompts:
         raise GeomrlError(
             f"none of {len(problems)} training problems is left: {len(too_long)} prompts exceed"
@@ -208,7 +216,11 @@ def training_prompts(
         )
     overlaps = find_contamination([prompt.problem for prompt in prompts], held_out)
     report = PromptReport(
-        len(problems), deduplication, tuple(too_long), tuple(overlaps), len(prompts)
+        problems=len(problems),
+        deduplication=deduplication,
+        too_long=tuple(too_long),
+        contaminated=tuple(overlaps),
+        kept=len(prompts),
     )
     return prompts, report
 

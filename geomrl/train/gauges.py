@@ -21,7 +21,7 @@ _ROUNDING = 1e-6  # as in geomrl.geometry.spectrum
 _CENTRED_FLOOR_GROUPS = 32  # its cost grows with their square
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AlignmentMetrics:
     """Gauges of one table of states; NaN where no group, or pair of groups, has the cell.
 
@@ -128,7 +128,7 @@ def alignment_metrics(
         CI=_mean(ci),
         CC_minus_II=_mean(cc - ii),
         floor=_floor((good.sums + wrong.sums) / sizes[:, None]),
-        CC_centred=_centred_cc(x, lengths, means, index, right),
+        CC_centred=_centred_cc(x, lengths, means=means, index=index, right=right),
         floor_centred=_centred_floor(x, lengths, means, index),
         effective_rank=rank,
         participation_ratio=ratio,

@@ -85,9 +85,9 @@ def evaluate(
     states = read_states(
         engine,
         extractor,
-        [sample.ids for sample in samples],
-        used,
-        settings.layers,
+        sequences=[sample.ids for sample in samples],
+        positions=used,
+        layers=settings.layers,
         budget=config.micro_batch.tokens,
     )
     if not engine.world.first:
@@ -98,7 +98,14 @@ def evaluate(
     tables, notes = [], []
     for benchmark in dict.fromkeys(sample.benchmark for sample in samples):
         table, note = _geometry(
-            rollouts, benchmark, positions, used, states, settings, config.seed, step
+            rollouts,
+            benchmark,
+            positions=positions,
+            used=used,
+            states=states,
+            settings=settings,
+            seed=config.seed,
+            step=step,
         )
         notes += [note] if note else []
         if table is not None:

@@ -20,7 +20,7 @@ _SHORTEST = 1e-12  # a shorter state has no direction; those of trained models a
 _NO_DIRECTION = 1e-6  # a difference this short, relative to what made it, is float32 rounding
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Labels:
     """Who is who in a table of states.
 
@@ -83,7 +83,11 @@ def contrastive_wrong(x: States, labels: Labels, temperature: float) -> Values:
     present[block, place] = True
     correct[block, place] = labels.correct[rows]
     return _contrast(
-        padded, present, correct, correct[:, :, None] & correct[:, None, :], temperature
+        padded,
+        present,
+        anchor=correct,
+        alike=correct[:, :, None] & correct[:, None, :],
+        temperature=temperature,
     )
 
 
@@ -95,7 +99,9 @@ def contrastive_problems(x: States, labels: Labels, temperature: float) -> Value
     everyone = torch.ones_like(problem, dtype=torch.bool)
     same = problem[:, None] == problem[None, :]
     anchors = labels.eligible[problem]
-    return _contrast(unit[None], everyone[None], anchors[None], same[None], temperature)
+    return _contrast(
+        unit[None], everyone[None], anchor=anchors[None], alike=same[None], temperature=temperature
+    )
 
 
 def _contrast(

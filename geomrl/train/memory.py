@@ -18,7 +18,7 @@ _BYTES = {"float32": 4, "bfloat16": 2}
 GIGA = 1e9
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelShape:
     """What the formulas need of a model. `query` and `key` are heads times their width."""
 
@@ -33,7 +33,7 @@ class ModelShape:
     """(name, inputs, outputs) of every linear layer but the head: what LoRA can adapt."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Memory:
     """Bytes on one GPU.
 

@@ -27,7 +27,7 @@ class AlignmentLabels:
     true_correct: Bool[Tensor, " rows"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class MiniBatch:
     """The rollouts of one optimiser step, the same on every rank.
 
@@ -56,7 +56,7 @@ class MiniBatch:
         return [sample.n_tokens for sample in self.samples]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Piece:
     """One micro-batch: the policy's inputs, and for each response token what the loss needs.
 

@@ -25,7 +25,7 @@ from geomrl.train.world import World
 _STEP = re.compile(r"step-(\d+)(\.parquet)?")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ResumePoint:
     """Where a training goes on.
 
@@ -67,9 +67,9 @@ def find_resume_point(run: Path, world: World) -> ResumePoint:
         if fault is None:
             step = step_of(folder)
             return ResumePoint(
-                folder,
-                step,
-                damaged,
+                checkpoint=folder,
+                step=step,
+                damaged=damaged,
                 redone=[n for n in logged if n > step],
                 unlogged=sorted({*range(1, step + 1)} - {*logged}),
             )

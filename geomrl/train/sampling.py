@@ -93,7 +93,9 @@ class Sampler:
         texts = [response_text(self.tokenizer, c.ids, c.finish_reason) for c in completions]
         grades = self.verifier.grade(texts, [p.problem.gold for p, _, _ in planned])
         samples = [
-            self._sample(*plan, completion, text, grade, policy_step)
+            self._sample(
+                *plan, completion=completion, text=text, grade=grade, policy_step=policy_step
+            )
             for plan, completion, text, grade in zip(
                 planned, completions, texts, grades, strict=True
             )
@@ -136,6 +138,7 @@ class Sampler:
         prompt: TrainingPrompt,
         number: int,
         seed: int,
+        *,
         completion: Completion,
         text: str,
         grade: Grade,

@@ -53,7 +53,11 @@ def check_training(
     model = engine.policy.model
     trial = trial_rows(model.config, engine.world.device, len(tokenizer))
     check_policy(
-        f"{config.model.name} ({type(model).__name__})", engine, extractor, trial, _layers(config)
+        f"{config.model.name} ({type(model).__name__})",
+        engine,
+        extractor=extractor,
+        trial=trial,
+        layers=_layers(config),
     )
     check_rollouts(config, engine, sampler, trial)
 
@@ -91,7 +95,9 @@ def check_policy(
     allowed = NATS.get(dtype, 1e-3)
 
     def compare() -> None:
-        require_same_states(name, reading.states, seen, alone.states, mine, dtype)
+        require_same_states(
+            name, reading.states, seen=seen, alone=alone.states, mine=mine, dtype=dtype
+        )
         require(
             nats(logprobs[inner], alone.output[0][:-1]), allowed,
             f"{name}: a row's log-probabilities change when it is padded on the right",

@@ -50,7 +50,7 @@ class FrozenPolicy:
     call: Callable[..., Any] | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Setup:
     """The parts of a run that do not change from step to step."""
 
@@ -95,8 +95,10 @@ def build(
         trained = DeepSpeedEngine(policy, config, world)
         stack.callback(trained.close)
         extractor = Extractor(policy, call=trained.raw)
-        sampler = Sampler(engine, verifier, tokenizer, policy, config, world)
-        check_training(config, trained, extractor, sampler, tokenizer)
+        sampler = Sampler(
+            engine, verifier, tokenizer=tokenizer, policy=policy, config=config, world=world
+        )
+        check_training(config, trained, extractor=extractor, sampler=sampler, tokenizer=tokenizer)
         problems = load_problems(
             config.data.problems, limit=config.data.limit, columns=config.data.columns
         )

@@ -72,7 +72,9 @@ def train(
         display = stack.enter_context(TrainDisplay(config.steps, show=show and is_first()))
         for line in start.lines:
             display.say(line)
-        setup = stack.enter_context(build(config, run, world, lines if show else [], display))
+        setup = stack.enter_context(
+            build(config, run, world=world, lines=lines if show else [], display=display)
+        )
         seed_generators(config.seed, world.rank)
         checkpoint = start.point.checkpoint
         state = load_checkpoint(checkpoint, setup.engine) if checkpoint else TrainState()
@@ -110,7 +112,7 @@ def training_step(setup: Setup, state: TrainState, step: int, tick: Tick) -> dic
         collected = _collect(setup, state, step)
         samples = _trained_samples(collected, config)
         setup.sampler.sleep()
-    learnt = update_phase(setup, samples, step, state.updates, tick)
+    learnt = update_phase(setup, samples, step=step, updates=state.updates, tick=tick)
     state.updates += len(learnt.updates)
     setup.sampler.weights_changed()
     state.step, state.cursor, state.carried = step, collected.cursor, collected.carried
@@ -142,9 +144,14 @@ def _collect(setup: Setup, state: TrainState, step: int) -> Collected:
         )
 
     return collect_groups(
-        sample, setup.prompts, setup.order, state.cursor, state.carried,
-        wanted=config.data.prompts_per_step, dapo=config.dapo,
-    )  # fmt: skip
+        sample,
+        setup.prompts,
+        order=setup.order,
+        cursor=state.cursor,
+        carried=state.carried,
+        wanted=config.data.prompts_per_step,
+        dapo=config.dapo,
+    )
 
 
 def _sampling(config: TrainConfig) -> Sampling:
@@ -218,10 +225,10 @@ def _evaluate(setup: Setup, step: int, tick: Tick) -> dict[str, float]:
     found = evaluate(
         setup.held_out,
         setup.sampler,
-        setup.engine,
-        setup.extractor,
-        setup.finder,
-        setup.config,
+        engine=setup.engine,
+        extractor=setup.extractor,
+        finder=setup.finder,
+        config=setup.config,
         step=step,
         out=setup.run / "eval" / f"step-{step:06d}",
         progress=lambda done, total: setup.display.phase("evaluate", done, total),

@@ -99,10 +99,16 @@ def optimiser_step(
         piece = collate(batch, rows, engine.world.device, chunks)
         if term is None:
             logprobs, entropy = run_policy(engine, piece.inputs)
-            engine.backward(_policy_share(piece, logprobs, entropy, config, shares, tally))
+            engine.backward(
+                _policy_share(
+                    piece, logprobs, entropy=entropy, config=config, shares=shares, tally=tally
+                )
+            )
         else:
             logprobs, entropy, align = term.forward(piece)
-            loss = _policy_share(piece, logprobs, entropy, config, shares, tally)
+            loss = _policy_share(
+                piece, logprobs, entropy=entropy, config=config, shares=shares, tally=tally
+            )
             engine.backward(loss + align if weight else loss)
             term.after_backward()
         if progress:

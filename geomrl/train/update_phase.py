@@ -127,12 +127,12 @@ def _mini_batches(
             labels = alignment_labels(part, own, alignment, seed)
         batches.append(
             MiniBatch(
-                part,
-                [_old(samples[i], scored[i] if scored else None, mode, step) for i in chosen],
-                [reference[i] for i in chosen] if reference is not None else None,
-                own,
-                labels,
-                step,
+                samples=part,
+                old=[_old(samples[i], scored[i] if scored else None, mode, step) for i in chosen],
+                reference=[reference[i] for i in chosen] if reference is not None else None,
+                anchors=own,
+                labels=labels,
+                step=step,
             )
         )
         rows = [row[i] for i in chosen if i in row]

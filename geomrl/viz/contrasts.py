@@ -95,7 +95,7 @@ def draw_contrasts(
         above.axhline(0, color=theme.INK, linewidth=0.6)
         for number, cell in enumerate(cells):
             rows = cosine[(cosine["space"] == space) & (cosine["cell"] == cell)]
-            draw(above, track, rows, cell, number, len(cells))
+            draw(above, track, rows, cell=cell, series=number, of=len(cells))
         above.set_ylabel("Difference")
         above.margins(y=0.1)
         words = f"{theme.SPACES[space]} cosine"

@@ -35,7 +35,9 @@ _MIDDLE = 0.4  # where a row is labelled, above its base line
 def make(scene: Scene) -> Picture | Skipped:
     """Draw the cosines of pairs by cell, raw and centred, at the scene's layer and anchor."""
     pairs = {
-        space: pair_cosines(scene.states, scene.rows, space, MOST_PAIRS, scene.seed)
+        space: pair_cosines(
+            scene.states, scene.rows, space=space, max_pairs=MOST_PAIRS, seed=scene.seed
+        )
         for space in ("raw", "centred")
     }
     here = scene.table[scene.table["layer"] == scene.layer]
@@ -91,7 +93,9 @@ def cosine_histogram(
         for cell in cells:
             mask = (kept["cell"] == cell).to_numpy()
             if mask.any():
-                parts.append(_one_histogram(space, cell, kept[mask], weight[mask], edges))
+                parts.append(
+                    _one_histogram(space, cell, pairs=kept[mask], weight=weight[mask], edges=edges)
+                )
     if not parts:
         return pd.DataFrame(columns=_COLUMNS)
     exact = values.rename(columns={"value": "mean"})[["space", "cell", *_EXACT]]

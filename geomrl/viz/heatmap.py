@@ -105,7 +105,14 @@ def draw_heatmap(
     for index, (cell, space) in enumerate(panels):
         part = grid[(grid["cell"] == cell) & (grid["space"] == space)]
         axes = grid_axes.flat[index]
-        _draw_panel(figure, axes, part, layers, anchors, limit if "-" in cell else None)
+        _draw_panel(
+            figure,
+            axes,
+            part=part,
+            layers=layers,
+            anchors=anchors,
+            limit=limit if "-" in cell else None,
+        )
         words = f"{theme.SPACES[space]} cosine, {theme.cell_label(cell)}"
         theme.panel_title(axes, index, words, letters=len(panels) > 1)
     for unused in grid_axes.flat[len(panels) :]:

@@ -134,7 +134,7 @@ def make_pictures(
     benchmarks = run.similarity["benchmark"].astype(str).unique().tolist()
     yield "", outcomes.make_verdict_counts(run)
     for benchmark in benchmarks:
-        scene = _scene(run, benchmark, layer, anchor, seed, umap)
+        scene = _scene(run, benchmark, layer=layer, anchor=anchor, seed=seed, umap=umap)
         for make in makes:
             yield _file_name(benchmark) if len(benchmarks) > 1 else "", make(scene)
 

@@ -57,7 +57,7 @@ def draw_profile(
     for index, (space, (axes,)) in enumerate(zip(spaces, panels, strict=True)):
         for number, cell in reversed(list(enumerate(cells))):  # the first cell on top
             rows = frame[(frame["space"] == space) & (frame["cell"] == cell)]
-            draw_line(axes, track, rows, cell, number, len(cells))
+            draw_line(axes, track, rows=rows, cell=cell, series=number, of=len(cells))
         axes.set_ylabel("Cosine")
         axes.margins(y=0.06)
         theme.panel_title(axes, index, f"{theme.SPACES[space]} cosine", letters=len(spaces) > 1)

@@ -55,7 +55,14 @@ def draw_series(frame: pd.DataFrame, panels: Panels, footnote: str, name: str) -
         for number, key in reversed(list(enumerate(present))):
             rows = frame[(frame["panel"] == panel) & (frame["series"] == key)]
             if len(rows):
-                _draw(axes, track, rows, panels.series[key], number, len(present))
+                _draw(
+                    axes,
+                    track,
+                    rows=rows,
+                    series=panels.series[key],
+                    number=number,
+                    of=len(present),
+                )
         axes.set_ylabel(panels.units[panel])
         axes.margins(y=0.08)
         axes.yaxis.set_major_locator(theme.few_ticks())

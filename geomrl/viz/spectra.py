@@ -72,7 +72,7 @@ def draw_spectra(
     for index, (measure, (axes,)) in enumerate(zip(measures, panels, strict=True)):
         for number, cell in reversed(list(enumerate(cells))):
             rows = frame[(frame["measure"] == measure) & (frame["cell"] == cell)]
-            draw_line(axes, track, rows, cell, number, len(cells))
+            draw_line(axes, track, rows=rows, cell=cell, series=number, of=len(cells))
         axes.margins(y=0.06)
         theme.panel_title(axes, index, MEASURES[measure], letters=len(measures) > 1)
     theme.top_legend(figure, theme.cell_handles(cells), figure.get_figwidth())

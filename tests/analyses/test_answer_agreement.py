@@ -59,7 +59,9 @@ def test_rows_of_two_benchmarks_are_refused():
 
 def test_the_finding_on_a_run_in_which_states_tell_answers(tmp_path):
     anchors = ("before_marker", "marker_end")
-    run = PlantedRun(tmp_path, make_rollouts(30, 12), ("final",), anchors)
+    run = PlantedRun(
+        path=tmp_path, rollouts=make_rollouts(30, 12), layers=("final",), anchors=anchors
+    )
     for anchor in anchors:
         rows, _ = run.states("final", anchor)
         told = planted_states(
@@ -77,7 +79,9 @@ def test_the_finding_on_a_run_in_which_states_tell_answers(tmp_path):
 
 
 def test_the_finding_on_a_run_without_structure_is_a_null_result(tmp_path):
-    run = PlantedRun(tmp_path, make_rollouts(30, 12), ("final",), ("before_marker",))
+    run = PlantedRun(
+        path=tmp_path, rollouts=make_rollouts(30, 12), layers=("final",), anchors=("before_marker",)
+    )
     shape = run.states("final", "before_marker")[1].shape
     noise = np.random.default_rng(0).normal(size=shape)
     run.planted["final", "before_marker"] = noise.astype(np.float32)
@@ -87,6 +91,11 @@ def test_the_finding_on_a_run_without_structure_is_a_null_result(tmp_path):
 
 
 def test_a_run_of_two_benchmarks_is_refused(tmp_path):
-    run = PlantedRun(tmp_path, make_rollouts(benchmarks=("a", "b")), ("final",), ("before_marker",))
+    run = PlantedRun(
+        path=tmp_path,
+        rollouts=make_rollouts(benchmarks=("a", "b")),
+        layers=("final",),
+        anchors=("before_marker",),
+    )
     with pytest.raises(GeomrlError, match=r"2 benchmarks \(a, b\)"):
         agreement_of(run)

@@ -25,7 +25,15 @@ SIZES = Design(problems=40, samples=8)
 
 
 def effect(value, se=0.005, n=40):
-    return Effect(value, value - 2 * se, value + 2 * se, 0.5 if not value else 1e-6, se, n - 1, n)
+    return Effect(
+        value,
+        value - 2 * se,
+        value + 2 * se,
+        p=0.5 if not value else 1e-6,
+        se=se,
+        df=n - 1,
+        n_problems=n,
+    )
 
 
 def evidence(pass_at_1=0.0, **geometry):
@@ -132,7 +140,11 @@ def planted_sets(change, size, seed=0):
     for _ in range(2):
         rows, states, centre = draw_rollouts(rng, world, 8)
         sets.append(
-            pair_states(rows, states, encode(change, size, states, centre, rows, world, rng))
+            pair_states(
+                rows,
+                states,
+                encode(change, size, states=states, centre=centre, rows=rows, world=world, rng=rng),
+            )
         )
     return sets
 
@@ -215,10 +227,16 @@ def test_all_states_drawing_together_is_remarked_where_the_share_cannot_show_it(
     def rows(floor, correct):
         cells = {"floor": floor, "CC": correct}
         return [
-            place.row("cosine", "both", "rl-base", Interval(v, v - 0.01, v + 0.01, 50, 100, 0, None),
-                      cell=cell, space="raw")
+            place.row(
+                "cosine",
+                "both",
+                "rl-base",
+                Interval(v, v - 0.01, v + 0.01, n_clusters=50, n_boot=100, seed=0, warning=None),
+                cell=cell,
+                space="raw",
+            )
             for cell, v in cells.items()
-        ]  # fmt: skip
+        ]
 
     told = drawn_together(rows(0.34, 0.33), place, ["rotation", "other"], 0.05)
     assert "different problems rises by 0.340" in told

@@ -27,7 +27,7 @@ SIZES = {"aa": 12, "bb": 20}
 
 
 def samples(label, table, n=None):
-    return Samples(label, f"{label}.parquet", table, n)
+    return Samples(label, f"{label}.parquet", table, n=n)
 
 
 def scores_of(seed, shift=0.0, model="m", n=4):

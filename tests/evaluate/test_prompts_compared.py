@@ -161,10 +161,16 @@ def test_compare_refuses_and_takes_both_prompts_with_a_remark(tmp_path):
     assert "for base and 'Please be brief. " in refused.stderr
     assert not list((tmp_path / "no").rglob("rollouts.parquet"))
     compare_models(
-        str(base), str(rl), "arithmetic", tmp_path / "own", limit=4, own_prompts=True, show=False,
+        str(base),
+        str(rl),
+        "arithmetic",
+        tmp_path / "own",
+        limit=4,
+        own_prompts=True,
+        show=False,
         config=CompareConfig(probe_anchors=(), n_boot=100),
-        rollouts=RolloutConfig(2, sampling=Sampling(max_tokens=96)),
+        rollouts=RolloutConfig(n=2, sampling=Sampling(max_tokens=96)),
         extraction=ExtractionConfig(layers=("final",), anchors=("before_marker",)),
-    )  # fmt: skip
+    )
     (entry,) = read_json(tmp_path / "own" / "verdict.json")["checkpoints"]
     assert any("prompts and models together" in remark for remark in entry["remarks"])

@@ -25,7 +25,7 @@ def test_accuracies_count_what_is_not_correct_and_each_variant_alike():
     assert problem_accuracy(table).to_dict() == {"v/a": 0.5, "v/b": 0.0, "v/c": 1.0}
     meta = [("o/1", "x"), ("o/1", "x"), ("o/1", "y")]
     listed = [
-        Problem(name, "v", "", "", {"variant_of": of, "variant": kind})
+        Problem(name, "v", "", "", meta={"variant_of": of, "variant": kind})
         for name, (of, kind) in zip("abc", meta, strict=True)
     ]
     found = variant_accuracy(table, listed).set_index("kind")["variant_accuracy"]

@@ -188,7 +188,7 @@ def test_equal_states_show_no_contrast_rather_than_rounding():
 @pytest.mark.parametrize("space", ["raw", "centred"])
 def test_pair_cosines_hold_every_pair_when_there_is_room(world, space):
     rows, states = world
-    pairs = pair_cosines(states, rows, space, 10_000, 0)
+    pairs = pair_cosines(states, rows, space=space, max_pairs=10_000, seed=0)
     truth = naive_pairs(rows, states)
     assert pairs["cell"].value_counts().to_dict() == truth["cell"].value_counts().to_dict()
     if space == "raw":
@@ -201,13 +201,13 @@ def test_pair_cosines_hold_every_pair_when_there_is_room(world, space):
 
 def test_pair_cosines_share_the_room_among_problems():
     rows, states = build_world(0, problems=20, samples=10)
-    few = pair_cosines(states, rows, "raw", 40, 1)
+    few = pair_cosines(states, rows, space="raw", max_pairs=40, seed=1)
     assert (few["cell"].value_counts() <= 40).all()
     per_problem = few[few["cell"] == "CI"]["problem_id"].value_counts()
     assert per_problem.max() <= 3
-    assert few.equals(pair_cosines(states, rows, "raw", 40, 1))
-    assert not few.equals(pair_cosines(states, rows, "raw", 40, 2))
-    fewest = pair_cosines(states, rows, "raw", 5, 1)
+    assert few.equals(pair_cosines(states, rows, space="raw", max_pairs=40, seed=1))
+    assert not few.equals(pair_cosines(states, rows, space="raw", max_pairs=40, seed=2))
+    fewest = pair_cosines(states, rows, space="raw", max_pairs=5, seed=1)
     assert (fewest["cell"].value_counts() <= 5).all()
     one = rows["problem_id"] == "p000"
-    assert pair_cosines(states[one], rows[one], "centred", 40, 1).empty
+    assert pair_cosines(states[one], rows[one], space="centred", max_pairs=40, seed=1).empty

@@ -110,8 +110,16 @@ def test_transfer_across_benchmarks():
     (one, a), (other, b) = world(4), world(5)
     a[:, 0] += 2.0 * one.correct
     b[:, 0] += 2.0 * other.correct
-    assert transfer_auroc(a, one.correct, b, other.correct, other.problem).low > 0.25
-    assert transfer_auroc(a, one.correct, -b, other.correct, other.problem).high < -0.25
+    assert (
+        transfer_auroc(a, one.correct, test=b, test_labels=other.correct, problem=other.problem).low
+        > 0.25
+    )
+    assert (
+        transfer_auroc(
+            a, one.correct, test=-b, test_labels=other.correct, problem=other.problem
+        ).high
+        < -0.25
+    )
 
 
 def test_nuisance_features_hold_common_tokens_entropy_and_length():
@@ -154,7 +162,13 @@ def test_gold_tokens_are_those_that_correct_rollouts_write():
 def test_lens_at_the_last_layer_is_the_models_own_distribution(architecture):
     model = build_model(architecture)
     loaded = LoadedModel(
-        "tiny", model, character_tokenizer(), torch.device("cpu"), torch.float32, "0" * 16, "0" * 16
+        name="tiny",
+        model=model,
+        tokenizer=character_tokenizer(),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        weights="0" * 16,
+        vocabulary="0" * 16,
     )
     probe = ModelProbe(loaded)
     ids = torch.randint(3, 60, (2, 9))

@@ -102,7 +102,15 @@ def test_adapters_on_tied_weights_are_refused_and_others_are_pushed_right(target
         if ".lora_" in name:
             torch.nn.init.normal_(weight, std=0.3)
     engine = build_model("Qwen3", seed=1, tie_word_embeddings=False)
-    loaded = LoadedModel("tiny", engine, character_tokenizer(), CPU, torch.float32, "", "")
+    loaded = LoadedModel(
+        name="tiny",
+        model=engine,
+        tokenizer=character_tokenizer(),
+        device=CPU,
+        dtype=torch.float32,
+        weights="",
+        vocabulary="",
+    )
     TransformersEngine(loaded).load_weights(named_weights(policy))
     inputs = batch()
     with torch.no_grad():
@@ -114,7 +122,15 @@ def test_adapters_on_tied_weights_are_refused_and_others_are_pushed_right(target
 def test_rollouts_are_the_model_s(kind):
     """From ragged prompts, of which rows share some; some layers keep no keys and values."""
     model = zoo_model(kind)
-    loaded = LoadedModel("tiny", model, character_tokenizer(), CPU, torch.float32, "", "")
+    loaded = LoadedModel(
+        name="tiny",
+        model=model,
+        tokenizer=character_tokenizer(),
+        device=CPU,
+        dtype=torch.float32,
+        weights="",
+        vocabulary="",
+    )
     prompts = [(20, 21, 22, 23, 24), (30, 31), (40, 41, 42, 43)]
     requests = [Request(prompt, seed) for seed, prompt in enumerate(prompts * 6)]
     drawn = TransformersEngine(loaded).generate(requests, Sampling(max_tokens=60))
@@ -130,7 +146,15 @@ def test_rollouts_are_the_model_s(kind):
 
 def test_a_model_without_a_cache_to_share_is_refused():
     model = zoo_model("recurrent_gemma")
-    loaded = LoadedModel("tiny", model, character_tokenizer(), CPU, torch.float32, "", "")
+    loaded = LoadedModel(
+        name="tiny",
+        model=model,
+        tokenizer=character_tokenizer(),
+        device=CPU,
+        dtype=torch.float32,
+        weights="",
+        vocabulary="",
+    )
     with pytest.raises(GeomrlError, match=r"keeps its past in a way of its own.*--rollouts FILE"):
         TransformersEngine(loaded).generate([Request((20, 21), 0)], Sampling(max_tokens=4))
 
@@ -144,7 +168,15 @@ def test_a_model_whose_rollouts_depend_on_their_neighbours_is_refused(tmp_path):
         return plain(input_ids, **options)
 
     model.forward = forward
-    loaded = LoadedModel("odd", model, character_tokenizer(), CPU, torch.float32, "", "")
+    loaded = LoadedModel(
+        name="odd",
+        model=model,
+        tokenizer=character_tokenizer(),
+        device=CPU,
+        dtype=torch.float32,
+        weights="",
+        vocabulary="",
+    )
     with pytest.raises(GeomrlError, match=r"odd .*samples from prompts of several lengths"):
         make_rollouts(loaded, "arithmetic", tmp_path / "run", limit=2, show=False)
     assert not (tmp_path / "run" / "rollouts.parquet").exists()

@@ -26,7 +26,15 @@ ROWS = Rows(torch.tensor([0, 1, 2]), torch.tensor([6, 17, 1]))
 
 
 def loaded_model(model, name="tiny"):
-    return LoadedModel(name, model, character_tokenizer(), torch.device("cpu"), model.dtype, "", "")
+    return LoadedModel(
+        name=name,
+        model=model,
+        tokenizer=character_tokenizer(),
+        device=torch.device("cpu"),
+        dtype=model.dtype,
+        weights="",
+        vocabulary="",
+    )
 
 
 def sequences(lengths=(7, 18, 2)):

@@ -26,7 +26,7 @@ def rows_of(n, **extra):
 def test_a_jsonl_file(tmp_path):
     rows = [{"id": "a", "problem": " What? ", "answer": "1", "level": 3}]
     (problem,) = load_problems(write_jsonl(tmp_path / "mine.jsonl", rows))
-    assert problem == Problem("a", "mine", "What?", "1", {"level": 3})
+    assert problem == Problem("a", "mine", "What?", "1", meta={"level": 3})
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,15 @@ def build_loaded(architecture="Qwen3", **overrides):
     model = build_model(architecture, **overrides)
     tokenizer = character_tokenizer()
     cpu = torch.device("cpu")
-    return LoadedModel("tiny", model, tokenizer, cpu, torch.float32, "0" * 16, "1" * 16)
+    return LoadedModel(
+        name="tiny",
+        model=model,
+        tokenizer=tokenizer,
+        device=cpu,
+        dtype=torch.float32,
+        weights="0" * 16,
+        vocabulary="1" * 16,
+    )
 
 
 def requests(n=12, seed=0):

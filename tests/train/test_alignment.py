@@ -335,7 +335,9 @@ def test_cached_gradients_equal_the_loss_under_any_split(kind, parts):
 
     with torch.no_grad():
         tables = {name: f(inputs) for name, f in layers.items()}
-        cached = cached_gradients(tables, group, correct, kind, TEMPERATURE)
+        cached = cached_gradients(
+            tables, group, correct=correct, kind=kind, temperature=TEMPERATURE
+        )
     assert cached.loss == pytest.approx(whole.item(), rel=1e-14)
     assert cached.n_groups == eligible_groups(group, correct, kind)
     found = torch.zeros_like(weight)
@@ -349,7 +351,9 @@ def test_cached_gradients_equal_the_loss_under_any_split(kind, parts):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_surrogate_reports_no_loss(kind):
     states, group, correct = build_table()
-    cached = cached_gradients({"final": states}, group, correct, kind, TEMPERATURE)
+    cached = cached_gradients(
+        {"final": states}, group, correct=correct, kind=kind, temperature=TEMPERATURE
+    )
     value = surrogate({"final": states}, cached.gradients).item()
     # Euler: degree 0 in the table's scale gives 0, degree 2 gives twice the loss.
     assert value == pytest.approx(2 * cached.loss if kind == "mse" else 0, abs=1e-12)
@@ -368,14 +372,18 @@ def test_the_pairwise_gradient_is_the_published_surrogate():
             pull = unit[rows].sum(0).detach()
             total = total - 2 * (unit[rows] @ pull).sum() / (n * (n - 1)) / len(sizes)
     (expected,) = torch.autograd.grad(total, leaf)
-    found = cached_gradients({"final": states}, group, correct, "cosine", 0.1)
+    found = cached_gradients(
+        {"final": states}, group, correct=correct, kind="cosine", temperature=0.1
+    )
     torch.testing.assert_close(found.gradients["final"], expected, rtol=1e-12, atol=1e-15)
     assert found.loss == pytest.approx(1 + total.item() / 2 + np.mean([1 / (n - 1) for n in sizes]))
 
 
 def test_a_half_precision_table_keeps_its_gradient_in_single():
     states, group, correct = build_table(dtype=torch.bfloat16)
-    cached = cached_gradients({"final": states}, group, correct, "cosine", 0.1)
+    cached = cached_gradients(
+        {"final": states}, group, correct=correct, kind="cosine", temperature=0.1
+    )
     assert cached.gradients["final"].dtype == torch.float32
     leaf = states.clone().requires_grad_()
     surrogate({"final": leaf}, cached.gradients).backward()
@@ -393,7 +401,7 @@ def test_a_micro_batch_without_rows_is_tied_to_the_graph():
 def test_cache_refuses_what_does_not_belong_together():
     states, group, correct = build_table()
     with pytest.raises(GeomrlError, match="no layer to align"):
-        cached_gradients({}, group, correct, "cosine", 0.1)
+        cached_gradients({}, group, correct=correct, kind="cosine", temperature=0.1)
     with pytest.raises(GeomrlError, match="same, one or more, layers"):
         surrogate({"final": states}, {"3": states})
     with pytest.raises(GeomrlError, match="micro-batch's rows of both"):

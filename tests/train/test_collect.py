@@ -21,7 +21,12 @@ LETTERS = {verdict[0]: verdict for verdict in VERDICTS}
 
 def build_prompts(n):
     problems = [Problem(f"train-{i}", "train", f"What is {i}?", str(i)) for i in range(n)]
-    return [TrainingPrompt(i, p, p.statement, "raw", (5, 6, 7)) for i, p in enumerate(problems)]
+    return [
+        TrainingPrompt(
+            index=i, problem=p, prompt=p.statement, prompt_kind="raw", prompt_ids=(5, 6, 7)
+        )
+        for i, p in enumerate(problems)
+    ]
 
 
 class Sampler:
@@ -51,7 +56,13 @@ def collect(kinds, n=40, wanted=4, round_prompts=4, cursor=0, carried=(), step=1
     sampler = Sampler(kinds, step)
     order = PromptOrder(n, round_prompts, seed)
     found = collect_groups(
-        sampler, build_prompts(n), order, cursor, carried, wanted=wanted, dapo=DapoConfig(**dapo)
+        sampler,
+        build_prompts(n),
+        order=order,
+        cursor=cursor,
+        carried=carried,
+        wanted=wanted,
+        dapo=DapoConfig(**dapo),
     )
     return found, sampler
 

@@ -77,7 +77,7 @@ def plain(launched):
     labels = alignment_labels(samples, anchors, config.alignment, seed=0)
     policy = Policy(prepare_model(loaded.model.double()))
     policy.zero_grad()
-    batch = MiniBatch(samples, old, None, anchors, labels)
+    batch = MiniBatch(samples=samples, old=old, reference=None, anchors=anchors, labels=labels)
     reference_loss(policy, batch, config, config.alignment.weight).backward()
     norm = float(flat_gradient(policy).norm())
     torch.nn.utils.clip_grad_norm_(policy.parameters(), config.optimiser.clip_norm)

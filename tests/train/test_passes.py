@@ -128,7 +128,12 @@ def test_read_states_is_plain_hooks(engine, samples, budget):
     ]
     with forwards(engine) as shapes:
         states = read_states(
-            engine, plain_extractor(engine), sequences, positions, LAYERS, budget=budget
+            engine,
+            plain_extractor(engine),
+            sequences=sequences,
+            positions=positions,
+            layers=LAYERS,
+            budget=budget,
         )
     assert within(shapes, budget)
     wanted = [(s, p) for s, at in zip(samples, positions, strict=True) for p in at]
@@ -143,7 +148,9 @@ def test_read_states_of_nothing(engine, samples):
     extractor = plain_extractor(engine)
     sequences = [ids_of(s) for s in samples[:2]]
     for chosen, positions in (([], []), (sequences, [[], []])):
-        states = read_states(engine, extractor, chosen, positions, LAYERS, budget=50)
+        states = read_states(
+            engine, extractor, sequences=chosen, positions=positions, layers=LAYERS, budget=50
+        )
         assert all(states[layer].shape == (0, 32) for layer in LAYERS)
 
 
@@ -152,7 +159,12 @@ def test_read_states_stops_at_the_last_position(engine, samples):
     longest = max(samples, key=lambda s: s.n_tokens)
     with forwards(engine) as shapes:
         read_states(
-            engine, plain_extractor(engine), [ids_of(longest)], [[1, 3]], ["final"], budget=100
+            engine,
+            plain_extractor(engine),
+            sequences=[ids_of(longest)],
+            positions=[[1, 3]],
+            layers=["final"],
+            budget=100,
         )
     assert shapes == [(1, 4)]
 
@@ -184,9 +196,13 @@ def test_ranks_send_their_rows_and_not_the_arrays_they_were_cut_from(samples):
     many = [replace(sample, sample=n) for n in range(5) for sample in samples]
     score(engine, many, budget=2**20)
     read_states(
-        engine, plain_extractor(engine), [ids_of(s) for s in many], [[1]] * len(many), ["2"],
+        engine,
+        plain_extractor(engine),
+        sequences=[ids_of(s) for s in many],
+        positions=[[1]] * len(many),
+        layers=["2"],
         budget=2**20,
-    )  # fmt: skip
+    )
     logprobs, _, states = engine.world.sent
     around = 600 * len(many)  # of each tensor
     assert logprobs < 4 * sum(len(sample.response_ids) for sample in many) + around

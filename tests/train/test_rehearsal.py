@@ -105,7 +105,13 @@ def test_adapters_on_all_linear_modules_of_a_mixture_of_experts_can_be_pushed(tm
             if ".lora_B." in name:
                 weight.normal_(std=0.3)
     loaded = LoadedModel(
-        "moe", other.eval(), None, torch.device("cpu"), torch.float32, weights="", vocabulary=""
+        name="moe",
+        model=other.eval(),
+        tokenizer=None,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        weights="",
+        vocabulary="",
     )
     engine = TransformersEngine.__new__(TransformersEngine)
     engine.loaded = loaded
@@ -140,10 +146,19 @@ class Cutting:
 
 def test_a_response_that_an_engine_cuts_is_no_wrong_answer(folder):
     config = load_config(config_file(folder))
-    sampler = Sampler(Cutting(), None, None, None, config, World(0, 1, torch.device("cpu")))
+    sampler = Sampler(
+        Cutting(),
+        None,
+        tokenizer=None,
+        policy=None,
+        config=config,
+        world=World(0, 1, torch.device("cpu")),
+    )
     sampler._fresh = True
-    problem = Problem("1", "b", "?", "1", {})
-    prompt = TrainingPrompt(0, problem, "?", "raw", (1, 2))
+    problem = Problem("1", "b", "?", "1", meta={})
+    prompt = TrainingPrompt(
+        index=0, problem=problem, prompt="?", prompt_kind="raw", prompt_ids=(1, 2)
+    )
     with pytest.raises(GeomrlError, match="cut after 3 tokens, where 96 were asked for"):
         sampler.sample(
             [prompt], 2, Sampling(max_tokens=96), policy_step=0, seed=0, purpose=("eval",)

@@ -35,7 +35,7 @@ class Alone:
 def check(model, layers=("final",), **prepare):
     engine = Alone(Policy(prepare_model(model, **prepare), head_chunk=8))
     trial = trial_rows(model.config, CPU)
-    check_policy("tiny", engine, Extractor(engine.policy), trial, layers)
+    check_policy("tiny", engine, extractor=Extractor(engine.policy), trial=trial, layers=layers)
 
 
 @pytest.mark.parametrize("kind", ["llama", "nanochat", "falcon", "jamba", "gemma3", "phimoe"])
@@ -78,10 +78,21 @@ def check_engine(kind, build, engine=TransformersEngine, seed=1):
     """Push a policy's weights into an engine that began with others, and compare."""
     policy = Alone(Policy(prepare_model(build(kind))))
     loaded = LoadedModel(
-        "tiny", build(kind, seed=seed), character_tokenizer(), CPU, torch.float32, "", ""
+        name="tiny",
+        model=build(kind, seed=seed),
+        tokenizer=character_tokenizer(),
+        device=CPU,
+        dtype=torch.float32,
+        weights="",
+        vocabulary="",
     )
     sampler = Sampler(
-        engine(loaded), None, loaded.tokenizer, policy.policy, build_config(), policy.world
+        engine(loaded),
+        None,
+        tokenizer=loaded.tokenizer,
+        policy=policy.policy,
+        config=build_config(),
+        world=policy.world,
     )
     check_rollouts(build_config(), policy, sampler, trial_rows(loaded.model.config, CPU))
 

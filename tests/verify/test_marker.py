@@ -53,7 +53,7 @@ def test_offsets_name_every_part():
     assert text[span.start : span.open_end] == "\\boxed{"
     assert text[span.answer_start : span.answer_end] == "\\frac{1}{2}"
     assert text[span.start : span.end] == "\\boxed{\\frac{1}{2}}"
-    assert span == MarkerSpan(4, 11, 11, 22, 23)
+    assert span == MarkerSpan(4, 11, answer_start=11, answer_end=22, end=23)
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ DRAWN = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> PlantedRun:
-    return PlantedRun(tmp_path_factory.mktemp("run"), make_rollouts())
+    return PlantedRun(path=tmp_path_factory.mktemp("run"), rollouts=make_rollouts())
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +145,12 @@ def test_one_place_without_intervals_is_drawn() -> None:
 def test_without_wrong_rollouts_what_cannot_be_drawn_is_skipped_with_a_reason(
     tmp_path: Path,
 ) -> None:
-    run = PlantedRun(tmp_path, make_rollouts(6, 4, wrong=False), ("final",), ("before_marker",))
+    run = PlantedRun(
+        path=tmp_path,
+        rollouts=make_rollouts(6, 4, wrong=False),
+        layers=("final",),
+        anchors=("before_marker",),
+    )
     draw_figures(run, umap=False, formats=())  # type: ignore[arg-type]
     record = json.loads((tmp_path / "figures" / "figures.json").read_text())["pictures"]
     skipped = {name for name, entry in record.items() if "skipped" in entry}
@@ -156,7 +161,9 @@ def test_without_wrong_rollouts_what_cannot_be_drawn_is_skipped_with_a_reason(
 
 
 def test_too_few_states_are_no_map(tmp_path: Path) -> None:
-    run = PlantedRun(tmp_path, make_rollouts(2, 4), ("final",), ("before_marker",))
+    run = PlantedRun(
+        path=tmp_path, rollouts=make_rollouts(2, 4), layers=("final",), anchors=("before_marker",)
+    )
     draw_figures(run, umap=False, formats=())  # type: ignore[arg-type]
     record = json.loads((tmp_path / "figures" / "figures.json").read_text())["pictures"]
     assert "a map wants 10" in record["embedding_verdict"]["skipped"]
@@ -164,7 +171,9 @@ def test_too_few_states_are_no_map(tmp_path: Path) -> None:
 
 def test_several_benchmarks_have_a_folder_each(tmp_path: Path) -> None:
     rollouts = make_rollouts(12, benchmarks=("sums", "my$set"))
-    run = PlantedRun(tmp_path, rollouts, ("final",), ("before_marker",))
+    run = PlantedRun(
+        path=tmp_path, rollouts=rollouts, layers=("final",), anchors=("before_marker",)
+    )
     draw_figures(run, tmp_path / "out", umap=False, formats=())  # type: ignore[arg-type]
     folders = sorted(path.name for path in (tmp_path / "out").iterdir() if path.is_dir())
     assert folders == ["my-set", "sums"]

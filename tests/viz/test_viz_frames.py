@@ -121,11 +121,15 @@ def test_pair_weights_give_the_mean_over_problems(
 
 def test_the_histograms_mean_is_the_tables(tmp_path: Path) -> None:
     """Where no pair is left out, the weighted histogram and the table agree on the cell's value."""
-    run = PlantedRun(tmp_path, make_rollouts(12), ("final",), ("before_marker",))
+    run = PlantedRun(
+        path=tmp_path, rollouts=make_rollouts(12), layers=("final",), anchors=("before_marker",)
+    )
     rows, states = run.states("final", "before_marker")
     cells = distributions.DISTRIBUTION_CELLS
     values = tables.profile(run.similarity, by="layer", at="before_marker", cells=cells)
-    pairs = {s: pair_cosines(states, rows, s, 10**6, 0) for s in ("raw", "centred")}
+    pairs = {
+        s: pair_cosines(states, rows, space=s, max_pairs=10**6, seed=0) for s in ("raw", "centred")
+    }
     histogram = distributions.cosine_histogram(pairs, values)
     assert list(histogram.groupby("space", sort=False)["cell"].unique()["raw"]) == list(cells)
     for (space, cell), part in histogram.groupby(["space", "cell"]):
@@ -227,7 +231,7 @@ def test_most_mixed_wants_two_of_each_and_prefers_balance() -> None:
 
 
 def test_thinning_is_seeded_and_counted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    run = PlantedRun(tmp_path, make_rollouts())
+    run = PlantedRun(path=tmp_path, rollouts=make_rollouts())
     monkeypatch.setattr(embedding, "MOST_STATES", 50)
     rows, states = run.states("final", "before_marker")
     maps = [embedding.embed(rows, states, seed=seed, umap=False) for seed in (0, 0, 1)]

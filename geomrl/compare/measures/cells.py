@@ -75,7 +75,7 @@ def similarity_rows(
                         space=space, n_problems=estimate.n_problems,
                     )  # fmt: skip
         groups = {policy: paired.groups for policy, paired in sets.items()}
-        yield from _differences(found, groups, place, space, seed, n_boot)
+        yield from _differences(found, groups, place=place, space=space, seed=seed, n_boot=n_boot)
 
 
 def _cells(

@@ -75,7 +75,7 @@ def _of_policy(
         for cell, features in (("token, entropy, length", nuisance), ("states and these", joint)):
             (scores,) = held_out_scores(features, [features], labels, fold)
             yield from both(scores, encoder, cell)
-        yield from _transfer_rows(states, paired, policy, encoder, place)
+        yield from _transfer_rows(states, paired, policy=policy, encoder=encoder, place=place)
 
 
 def _transfer_rows(
@@ -92,7 +92,11 @@ def _transfer_rows(
             if one != other:
                 a, b = names == one, names == other
                 effect = transfer_auroc(
-                    states[a], labels[a], states[b], labels[b], paired.groups.problem[b]
+                    states[a],
+                    labels[a],
+                    test=states[b],
+                    test_labels=labels[b],
+                    problem=paired.groups.problem[b],
                 )
                 yield place.row(
                     "auroc", policy, encoder, effect, cell=f"{one}->{other}", space="benchmark",

@@ -12,7 +12,7 @@ READER = "reader"
 _NEWER = ("raw_prompt", "format")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImportConfig:
     """How to read the file.
 

@@ -70,7 +70,7 @@ def tokenised(
     if "prompt_ids" in kept:
         texts = rows.get("prompt", rows["prompt_ids"].map(tokenizer.decode)).map(as_key)
         return rows.assign(prompt=texts, prompt_kind="raw")
-    return _prompted(rows, columns, tokenizer, config, path, say)
+    return _prompted(rows, columns, tokenizer=tokenizer, config=config, path=path, say=say)
 
 
 def _prompted(
