@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ _HELP = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Analysis:
     """One figure or table of the paper, or one question that it leaves open.
 
@@ -38,8 +38,9 @@ class Analysis:
     question: str
     needs: tuple[str, ...]
     answer: Callable[..., Finding]
-    paper: Sequence[str] = field(default=(), kw_only=True)
-    assumed: Sequence[str] = field(default=(), kw_only=True)
+    _: KW_ONLY
+    paper: Sequence[str] = ()
+    assumed: Sequence[str] = ()
 
     def write(self, name: str, folder: Path, runs: dict[str, Any]) -> list[Path]:
         """Answer the question from `runs` (kind -> run) and write its pages; return the files."""
