@@ -102,6 +102,9 @@ def evaluate(
     """Measure pass@k and majority@k, and compare models on the same problems.
 
     Samples models (--problems), or reads rollouts: run folders, geomrl's tables, files of other tools.
+
+    \f
+    Its parameters are the command's options.
     """
     try:
         ks = tuple(int(word) for word in names(k))
@@ -118,18 +121,37 @@ def evaluate(
         preset, n=n, temperature=temperature, top_p=top_p, top_k=top_k, max_tokens=max_tokens
     )
     found = evaluate_models(
-        models, out, problems=problems, read=rollouts, sampling=sampling, n=n, ks=ks,
-        only_complete=only_complete, own_prompts=own_prompts, limit=limit, benchmark=benchmark,
-        marker=marker, seed=seed,
+        models,
+        out,
+        problems=problems,
+        read=rollouts,
+        sampling=sampling,
+        n=n,
+        ks=ks,
+        only_complete=only_complete,
+        own_prompts=own_prompts,
+        limit=limit,
+        benchmark=benchmark,
+        marker=marker,
+        seed=seed,
         rollouts=RolloutConfig(
-            seed=seed, chunk=chunk, template=template, system=system, thinking=thinking,
+            seed=seed,
+            chunk=chunk,
+            template=template,
+            system=system,
+            thinking=thinking,
             prompt_tokenizer=tokenizer,
         ),
         importing=ImportConfig(
-            pairs(column, "--column"), pairs(where, "--where"), keep_labels, format=own_format
+            columns=pairs(column, "--column"),
+            where=pairs(where, "--where"),
+            keep_labels=keep_labels,
+            format=own_format,
         ),
-        n_boot=boot, options=ModelOptions(device, dtype, trust_remote_code, allow_pickle), say=say,
-    )  # fmt: skip
+        n_boot=boot,
+        options=ModelOptions(device, dtype, trust_remote_code, allow_pickle),
+        say=say,
+    )
     print_evaluation(found)
     if figures:
         draw(out)

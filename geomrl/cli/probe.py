@@ -93,6 +93,9 @@ def probe(
     """Read anchor states and compare correct with incorrect rollouts, over layers and positions.
 
     Makes rollouts first where RUN has none (--problems), or imports them (--rollouts).
+
+    \f
+    Its parameters are the command's options.
     """
     from geomrl.cli.run_tables import print_headline, print_replacement
     from geomrl.probe.anchors import DEFAULT_ANCHORS
@@ -113,14 +116,14 @@ def probe(
         importing = import_config(
             rollouts,
             column,
-            where,
-            keep_labels,
-            retokenize,
-            template,
-            system,
-            thinking,
-            raw_prompt,
-            own_format,
+            where=where,
+            keep_labels=keep_labels,
+            retokenize=retokenize,
+            template=template,
+            system=system,
+            thinking=thinking,
+            raw_prompt=raw_prompt,
+            own_format=own_format,
         )
     loaded = options.load(model)
     check_readable(loaded, extraction)
@@ -128,12 +131,26 @@ def probe(
         import_rollouts(rollouts, loaded, out, config=importing, marker=marker, say=say)
     elif problems is not None:
         make_rollouts(
-            loaded, problems, out, limit=limit, columns=pairs(column, "--column"), marker=marker,
+            loaded,
+            problems,
+            out,
+            limit=limit,
+            columns=pairs(column, "--column"),
+            marker=marker,
             say=say,
             config=rollout_config(
-                n, seed, chunk, temperature, top_p, top_k, max_tokens, template, system, thinking
+                n,
+                seed,
+                chunk=chunk,
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                max_tokens=max_tokens,
+                template=template,
+                system=system,
+                thinking=thinking,
             ),
-        )  # fmt: skip
+        )
     run = probe_states(
         loaded, out, config=extraction, seed=seed, n_boot=boot, n_perm=permutations,
         options=options, say=say,

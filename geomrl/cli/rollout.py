@@ -76,7 +76,10 @@ def rollout(
     trust_remote_code: RemoteCode = False,
     allow_pickle: Pickle = False,
 ) -> None:
-    """Sample and grade n responses a problem, or import those of another tool."""
+    """Sample and grade n responses a problem, or import those of another tool.\f
+
+    Its parameters are the command's options.
+    """
     from geomrl.cli.run_tables import print_rollouts
     from geomrl.rollout.steps import import_rollouts, make_rollouts
 
@@ -85,26 +88,41 @@ def rollout(
         config = import_config(
             import_file,
             column,
-            where,
-            keep_labels,
-            retokenize,
-            template,
-            system,
-            thinking,
-            raw_prompt,
-            own_format,
+            where=where,
+            keep_labels=keep_labels,
+            retokenize=retokenize,
+            template=template,
+            system=system,
+            thinking=thinking,
+            raw_prompt=raw_prompt,
+            own_format=own_format,
         )
         run = import_rollouts(
             import_file, model, out, config=config, marker=marker, options=options, say=say
         )
     elif problems is not None:
         run = make_rollouts(
-            model, problems, out, limit=limit, columns=pairs(column, "--column"), marker=marker,
-            options=options, say=say,
+            model,
+            problems,
+            out,
+            limit=limit,
+            columns=pairs(column, "--column"),
+            marker=marker,
+            options=options,
+            say=say,
             config=rollout_config(
-                n, seed, chunk, temperature, top_p, top_k, max_tokens, template, system, thinking
+                n,
+                seed,
+                chunk=chunk,
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                max_tokens=max_tokens,
+                template=template,
+                system=system,
+                thinking=thinking,
             ),
-        )  # fmt: skip
+        )
     else:
         raise GeomrlError("nothing to do: give --problems NAME_OR_FILE, or --import FILE")
     print_rollouts(run)

@@ -41,7 +41,15 @@ def rollout_config(
     from geomrl.rollout.generate import RolloutConfig
 
     sampling = Sampling(temperature, top_p, top_k, max_tokens)
-    return RolloutConfig(n, seed, chunk, sampling, template, system, thinking)
+    return RolloutConfig(
+        n=n,
+        seed=seed,
+        chunk=chunk,
+        sampling=sampling,
+        template=template,
+        system=system,
+        thinking=thinking,
+    )
 
 
 def import_config(
@@ -65,9 +73,16 @@ def import_config(
     from geomrl.rollout.imports.table import has_prompts
 
     config = ImportConfig(
-        pairs(column, "--column"), pairs(where, "--where"), keep_labels, retokenize,
-        template or "boxed", system, thinking, raw_prompt, own_format,
-    )  # fmt: skip
+        columns=pairs(column, "--column"),
+        where=pairs(where, "--where"),
+        keep_labels=keep_labels,
+        retokenize=retokenize,
+        template=template or "boxed",
+        system=system,
+        thinking=thinking,
+        raw_prompt=raw_prompt,
+        format=own_format,
+    )
     if template is not None and has_prompts(file, config):
         raise GeomrlError(
             f"{file}: --template would change nothing, since the file holds prompts; leave it out, or "

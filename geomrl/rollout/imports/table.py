@@ -64,8 +64,15 @@ def import_rollouts(
     rows = _without_answers(with_texts(rows, tokenizer, path), verifier.marker, path, say)
     rows = _with_ids(_first_turns(rows, tokenizer, path, say), path)
     _check_one_policy(rows, columns, path)
-    read = tokenised(rows, columns, tokenizer, config, path, say)
-    graded = graded_rows(read, verifier, columns, config.keep_labels, path, progress)
+    read = tokenised(rows, columns, tokenizer=tokenizer, config=config, path=path, say=say)
+    graded = graded_rows(
+        read,
+        verifier,
+        columns=columns,
+        keep_labels=config.keep_labels,
+        path=path,
+        progress=progress,
+    )
     return with_answer_classes(_numbered(graded).reindex(columns=SCHEMA.names), verifier)
 
 
@@ -111,7 +118,12 @@ def import_verdicts(
     whose = _policies(rows, path)
     parts = [_with_ids(part, path).assign(policy=n) for n, part in rows.groupby(whose, sort=False)]
     graded = graded_rows(
-        pd.concat(parts, ignore_index=True), verifier, columns, config.keep_labels, path, progress
+        pd.concat(parts, ignore_index=True),
+        verifier,
+        columns=columns,
+        keep_labels=config.keep_labels,
+        path=path,
+        progress=progress,
     )
     prompts = graded["prompt"].map(as_key) if "prompt" in graded else None
     graded = graded.assign(prompt=prompts, prompt_ids=None, response_ids=None)
@@ -192,9 +204,12 @@ def _without_answers(rows: pd.DataFrame, marker: Marker, path: Path, say: Say) -
         if chat is not None and ends_with_answer(chat):
             closed = marker.find(content_text(chat[-1])) is not None
             cut[str(key)] = before_the_answer(
-                chat, part["response"].tolist(), first.get("problem"), closed,
-                f"{path}, row {first['row']}",
-            )  # fmt: skip
+                chat,
+                part["response"].tolist(),
+                problem=first.get("problem"),
+                answers=closed,
+                place=f"{path}, row {first['row']}",
+            )
     if cut:
         say(
             f"note: {path}: messages of {len(cut)} problems end with an assistant's turn that holds an "
