@@ -76,5 +76,5 @@ def judged_movements(ablation: Ablation) -> pd.DataFrame:
         [beyond["low"] > 0, beyond["high"] < 0], ["more than others", "less than others"],
         "not told apart from others",
     )  # fmt: skip
-    told = readings(ablation)[["arm", "geometry"]]
-    return told.assign(beyond=told["arm"].map(dict(zip(beyond.index, words, strict=True))))
+    said = readings(ablation)[["arm", "geometry"]]
+    return said.assign(beyond=said["arm"].map(dict(zip(beyond.index, words, strict=True))))

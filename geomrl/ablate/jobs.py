@@ -198,14 +198,14 @@ class _Worker:
 def _shares_process(config: TrainConfig) -> bool:
     """Say whether the next job may run in this one's process.
 
-    Libraries are imported once then, but what they hold is not given back for certain: vLLM keeps
+    Libraries are imported once then, but what they allocated is not freed for certain: vLLM keeps
     memory on the GPU, and DeepSpeed's ZeRO-3 each policy. A model of some size gets its own process.
     """
     return config.model.name == "reasoner" and config.deepspeed.zero < 3
 
 
 def _message(log: Path, code: int) -> str:
-    """Return the last line that a failed training printed, and where the rest stands."""
+    """Return the last line that a failed training printed, and where the rest is."""
     text = log.read_bytes()[-_LOG_TAIL:].decode(errors="replace") if log.exists() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if code < 0:

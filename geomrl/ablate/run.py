@@ -31,7 +31,7 @@ from geomrl.train.user_code import check_unchanged, user_code
 
 _STEP = "ablation"
 _NORM = "grad_norm/align_unit"
-_NAMED = 3  # failures whose message is told; the others are named
+_NAMED = 3  # failures whose message is shown; the others are named
 
 
 def ablate(
@@ -58,7 +58,7 @@ def ablate(
 
     Raises:
         GeomrlError: the grid does not fit CONFIG or what is in `out`; or runs failed: then all
-            others are done, and the tables hold them.
+            others are done, and the tables contain them.
     """
     source = "the grid" if isinstance(grid, Grid) else str(grid)
     grid = grid if isinstance(grid, Grid) else load_grid(grid)
@@ -234,5 +234,5 @@ def _raise_if_failed(failed: dict[str, str], total: int, out: Path) -> None:
 
 
 def _listed(failed: dict[str, str]) -> str:
-    told = [f"{name}: {message}" for name, message in list(failed.items())[:_NAMED]]
-    return "; ".join([*told, *list(failed)[_NAMED:]])
+    shown = [f"{name}: {message}" for name, message in list(failed.items())[:_NAMED]]
+    return "; ".join([*shown, *list(failed)[_NAMED:]])

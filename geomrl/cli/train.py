@@ -51,7 +51,7 @@ def train(
     """Train by reinforcement learning (DAPO), with the alignment of hidden states where asked.
 
     Started by itself it runs `deepspeed.processes` ranks on this machine. Several GPUs or nodes take
-    `deepspeed` or `torchrun`: the headers of the larger configurations hold the exact commands.
+    `deepspeed` or `torchrun`: the headers of the larger configurations contain the exact commands.
     """
     run = out or Path("runs") / f"train-{config.stem}"
     settings = _checked(config, change, run, dry_run=dry_run)

@@ -29,7 +29,7 @@ class Comparison:
     """A finished comparison, opened for reading.
 
     Raises:
-        GeomrlError: the folder holds none.
+        GeomrlError: the folder contains none.
     """
 
     def __init__(self, path: Path | str) -> None:

@@ -1,8 +1,8 @@
 """Did the policy change? Two policies' rollouts of the same problems, compared by problem.
 
-Three faces of a policy are looked at: how often it is right, which answers it gives, and how long
-its responses are. A policy that takes other ways to the same answers at the same length is not told
-apart.
+Three statistics are compared: how often a policy is right, which answers it gives, and how long its
+responses are. A policy that reaches the same answers by other steps, at the same length, shows no
+change.
 """
 
 from __future__ import annotations

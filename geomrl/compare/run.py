@@ -58,7 +58,7 @@ class CompareConfig:
     """How to compare.
 
     `layer` and `anchor` are where the verdict is made; the paper's loss acts there too, so the
-    verdict stands beside those of all other places. `probe_anchors` get linear probes and RSA's
+    verdict is beside those of all other places. `probe_anchors` get linear probes and RSA's
     permutation test. `measures` are measures of your own, each "FILE.py:NAME" of a
     `geomrl.compare.measures.measure.Measure`.
     """
@@ -99,7 +99,7 @@ def compare_models(
         rl: one checkpoint, or several for a trajectory; "LABEL=MODEL" names one in the tables.
         problems: benchmark names with commas, or a JSONL/parquet file. Take held-out ones: the
             alignment loss raises the cosine that is measured on the problems it trained on.
-        out: the folder; made, or gone on with.
+        out: the folder; made, or resumed.
         config: place of the verdict, margins, seed, draws.
         rollouts: samples a problem and how they are drawn.
         extraction: layers and anchors.
@@ -110,14 +110,14 @@ def compare_models(
             refusing; what differs is then prompt and weights together, and a remark says so.
         options: how to load the models.
         show: show progress bars.
-        say: told remarks.
+        say: called with remarks.
 
     Returns:
         The opened folder: `table`, `verdicts`.
 
     Raises:
         GeomrlError: two benchmarks share a problem, the models' prompts, vocabularies or sizes
-            differ, or the folder holds a comparison of other settings.
+            differ, or the folder contains a comparison of other settings.
     """
     run = Path(out)
     config, rollouts = config or CompareConfig(), rollouts or RolloutConfig()
@@ -232,7 +232,7 @@ def check_settings(
 
 
 def check_distinct(problems: Sequence[Problem]) -> None:
-    """Refuse a problem that stands in the set twice: its two copies would count as two problems.
+    """Refuse a problem that is in the set twice: its two copies would count as two problems.
 
     Raises:
         GeomrlError: names the pair.

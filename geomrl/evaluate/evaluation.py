@@ -111,7 +111,7 @@ def evaluate_models(
         n_flips: sign patterns of a test.
         options: how to load models.
         show: show progress bars.
-        say: told a line for the user.
+        say: called with a line for the user.
 
     Raises:
         GeomrlError: a problem has a missing sample, an id means different problems, models were asked
@@ -259,7 +259,7 @@ def open_evaluation(path: Path | str) -> Evaluation:
     """Read what an evaluation left in its folder.
 
     Raises:
-        GeomrlError: the folder holds none.
+        GeomrlError: the folder contains none.
     """
     path = Path(path)
     accuracy, differences, problems = (
@@ -400,7 +400,7 @@ def _values(table: pd.DataFrame, column: str) -> list[str]:
 
 
 def _shared_notes(shared: Sequence[Overlap], *, several: bool) -> list[str]:
-    """Report problems that stand twice, and that there is no average where one is exact."""
+    """Report problems that occur twice, and that there is no average where one is exact."""
     notes = []
     for kind, words in (("exact", "the same problem"), ("near", "nearly the same problem")):
         found = [

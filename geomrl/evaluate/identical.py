@@ -6,7 +6,7 @@ import pandas as pd
 
 
 def identical(base: pd.DataFrame, other: pd.DataFrame) -> str | None:
-    """Return a sentence where two rollout tables are of one model, or hold the same responses.
+    """Return a sentence where two rollout tables are of one model, or contain the same responses.
 
     Args:
         base: a rollout table (`geomrl.runs.rollouts.SCHEMA`).
@@ -14,7 +14,7 @@ def identical(base: pd.DataFrame, other: pd.DataFrame) -> str | None:
 
     Returns:
         That weights and configuration are identical, or else that all responses are, word for word;
-        None where neither holds.
+        None where neither is so.
     """
     one, two = (_hashes(table) for table in (base, other))
     if one and one == two:

@@ -152,7 +152,7 @@ def _letters(text: object) -> str:
 
 
 def shared_problems(outcomes: Sequence[Outcomes]) -> list[Overlap]:
-    """Return the problems that stand in two benchmarks, exactly or nearly, or twice in one.
+    """Return the problems that are in two benchmarks, exactly or nearly, or twice in one.
 
     An average over the benchmarks would count an exact one twice, and its interval would take two
     copies for two problems.

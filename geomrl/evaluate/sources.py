@@ -124,7 +124,7 @@ def read_source(
     benchmark: str | None = None,
     show: bool = True,
 ) -> list[Samples]:
-    """Return the rollouts of a table or a foreign file; the latter may hold several models.
+    """Return the rollouts of a table or a foreign file; the latter may contain several models.
 
     What is imported is kept in `out`, so that it is graded once.
 
@@ -132,7 +132,7 @@ def read_source(
         source: not a model.
         out: a folder for what is imported.
         config: how a foreign file is read.
-        marker: what a foreign file's answers stand in.
+        marker: what marks a foreign file's answers.
         benchmark: the benchmark's name for foreign files, whatever they say.
         show: show a progress bar.
 

@@ -24,7 +24,7 @@ class Decoder:
 
     @property
     def stack(self) -> str:
-        """The path of the module that holds the layers; its output is the "final" state."""
+        """The path of the module that contains the layers; its output is the "final" state."""
         return self.layers.rpartition(".")[0]
 
     @property

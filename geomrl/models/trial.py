@@ -1,6 +1,6 @@
 """Is a model what geomrl takes it for? The rows it is tried on, and how far rounding may go.
 
-A model is held against itself at the start, in three forwards of a few tokens: by `probe.self_check`
+A model is compared with itself at the start, in three forwards of a few tokens: by `probe.self_check`
 in reading, by `rollout.self_check` in sampling, and by `train.self_check` in training.
 """
 

@@ -41,9 +41,9 @@ def turn_ends(tokenizer: Any = None) -> tuple[str, ...]:
 def first_turn(text: str, ends: tuple[str, ...]) -> str:
     r"""Return a response's text up to its first token that ends a turn, that token included.
 
-    What stands behind it (padding, or the next turn of a whole conversation) is no part of the
+    What comes after it (padding, or the next turn of a whole conversation) is no part of the
     response, and an answer there is not the policy's. A text that begins with a turn of its own, as one
-    that holds its prompt does, is left whole.
+    that contains its prompt does, is left whole.
 
     >>> first_turn("It is 5.<|im_end|>\n<|im_start|>user\nSure?", USUAL_ENDS)
     'It is 5.<|im_end|>'

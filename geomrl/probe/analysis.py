@@ -54,7 +54,7 @@ def similarity_of(
 
 
 def with_other_encoders(path: Path, table: pd.DataFrame, encoder: str) -> pd.DataFrame:
-    """Return an encoder's rows with those that a similarity file holds of others."""
+    """Return an encoder's rows with those that a similarity file contains of others."""
     if not path.exists():
         return table
     before = read_parquet(path)

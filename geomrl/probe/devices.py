@@ -31,14 +31,14 @@ def fill_store_on_devices(
         marker: the answer marker's specification.
         load: keyword arguments of `load_model`, device left out.
         shards: the shards to make.
-        progress: told how many more rollouts are done.
+        progress: called with how many more rollouts are done.
         batch_tokens: as in `fill_store`.
 
     Raises:
         GeomrlError: a process failed; finished shards are kept.
     """
     context = multiprocessing.get_context("spawn")
-    told: Any = context.Queue()
+    messages: Any = context.Queue()
     workers = [
         context.Process(
             target=_work,
@@ -50,7 +50,7 @@ def fill_store_on_devices(
                 load,
                 list(shards[i :: len(devices)]),
                 batch_tokens,
-                told,
+                messages,
             ),
             daemon=True,
         )
@@ -59,16 +59,16 @@ def fill_store_on_devices(
     for worker in workers:
         worker.start()
     try:
-        while any(worker.is_alive() for worker in workers) or not told.empty():
+        while any(worker.is_alive() for worker in workers) or not messages.empty():
             try:
-                message = told.get(timeout=0.2)
+                message = messages.get(timeout=0.2)
             except queue.Empty:
                 message = 0
             if isinstance(message, str):
                 raise GeomrlError(message)
             progress(message)
             dead = [d for d, w in zip(devices, workers, strict=True) if w.exitcode not in (None, 0)]
-            if dead and told.empty():
+            if dead and messages.empty():
                 raise GeomrlError(
                     f"the extraction process on {dead[0]} died; what it finished is kept: run the same "
                     "command again (less memory: a smaller --batch-tokens)"
@@ -87,7 +87,7 @@ def _work(
     load: dict[str, Any],
     shards: Sequence[int],
     batch_tokens: int | None,
-    told: Any,
+    messages: Any,
 ) -> None:
     import torch
 
@@ -109,8 +109,8 @@ def _work(
             marker=parse_marker(marker),
             store=StateStore(store),
             shards=shards,
-            progress=told.put,
+            progress=messages.put,
             batch_tokens=batch_tokens,
         )
     except GeomrlError as error:
-        told.put(str(error))
+        messages.put(str(error))

@@ -162,7 +162,7 @@ class ModelProbe:
             located: rollouts with anchors.
             layers: layer names.
             batch_tokens: rows times longest sequence of a batch, at most (a longer one runs alone).
-            progress: told how many more rollouts are done.
+            progress: called with how many more rollouts are done.
 
         Returns:
             The rows of `ROW_SCHEMA`, and by layer the states [states, hidden] on the CPU, in the

@@ -43,7 +43,7 @@ class Write:
 class Reading:
     """What one forward gave: states [rows, hidden] by layer name, and the module's own output.
 
-    `gradients`, where they were asked for, holds after a backward the whole loss's gradient at the
+    `gradients`, where they were asked for, contains after a backward the whole loss's gradient at the
     same rows, by layer name: what flows through the rest of the model as well as what flows
     through `states`.
     """
@@ -57,7 +57,7 @@ class Extractor:
     """Reads states at rows of chosen layers inside a forward, and can replace states there.
 
     Args:
-        module: the module that holds the decoder stack: a base model, a whole language model, or a
+        module: the module that contains the decoder stack: a base model, a whole language model, or a
             training wrapper around one.
         call: what runs the forward, where it is not `module` itself: a DeepSpeed engine. Tracing
             the inner module past its engine is silently wrong under ZeRO-3 with gradient

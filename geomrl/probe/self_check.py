@@ -2,7 +2,7 @@
 
 geomrl finds layers by structure, reads them inside a forward, pads rows on the right and applies
 the head by itself. Each is right for the architectures it was tried on and may be silently wrong
-for another, so a model is held against itself at the start: three forwards of a few tokens.
+for another, so a model is compared with itself at the start: three forwards of a few tokens.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from geomrl.probe.extractor import Extractor, Rows, first_output
 
 @dataclass(frozen=True)
 class Trial:
-    """Three ragged rows of valid ids, padded on the right, and where their tokens stand."""
+    """Three ragged rows of valid ids, padded on the right, and where their tokens are."""
 
     sequences: tuple[Int[Tensor, " length"], ...]
     ids: Int[Tensor, "rows time"]
@@ -57,7 +57,7 @@ class Watched:
     """What plain hooks saw in a forward: the order of the layers' calls, and all layers' states.
 
     `states` are those at the trial's rows, [rows, hidden], by layer; what a layer gave in another
-    shape stands in `shapes` instead.
+    shape is in `shapes` instead.
     """
 
     calls: list[int] = field(default_factory=list)
@@ -125,7 +125,7 @@ def check_reading(loaded: Any, extractor: Extractor) -> dict[str, str]:
         The layers that cannot be read, each with the reason. "final" always can.
 
     Raises:
-        GeomrlError: says which of these does not hold, by how much, and what to do.
+        GeomrlError: says which of these fails, by how much, and what to do.
     """
     model, decoder = loaded.model, extractor.decoder
     name = f"{loaded.name} ({type(model).__name__})"

@@ -65,7 +65,7 @@ def read_states(
         config: layers, anchors, batch size.
         options: how to load the model; several devices share the shards.
         show: show a progress bar.
-        say: told the size estimate.
+        say: called with the size estimate.
 
     Raises:
         GeomrlError: see the message; finished shards are kept.
@@ -121,7 +121,7 @@ def probe_states(
         n_perm: permutations.
         options: how to load the model; several devices share the shards.
         show: show progress bars.
-        say: told a line for the user (size estimate, warnings).
+        say: called with a line for the user (size estimate, warnings).
 
     Raises:
         GeomrlError: see the message; finished shards are kept.
@@ -158,7 +158,7 @@ def replace_anchor(
 ) -> pd.DataFrame:
     """Replace anchor states and measure the change in the correct answer's log-probability.
 
-    Returns the summary by layer, arm and verdict; `replacement.parquet` and `.csv` hold it, and
+    Returns the summary by layer, arm and verdict; `replacement.parquet` and `.csv` contain it, and
     `replacement_rollouts.parquet` every rollout's change. Rows of other anchors and encoders in these
     files are kept, those of the same are replaced.
 

@@ -69,8 +69,8 @@ def load_variants(
 
     Args:
         spec: as in `load_problems`: files, or the bundled sets.
-        originals: the problems that are varied. Where an id stands in several of their benchmarks
-            the column must hold "BENCHMARK/ID".
+        originals: the problems that are varied. Where an id is in several of their benchmarks
+            the column must contain "BENCHMARK/ID".
         columns: as in `load_problems`, and also those of `variant_of` and `variant`.
 
     Returns:

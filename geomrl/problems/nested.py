@@ -21,7 +21,7 @@ def plain(value: Any) -> Any:
 
 
 def look_up(row: Any, path: str) -> Any:
-    """Return what stands at a dotted path; a number is a place in a list. None where nothing does.
+    """Return what is at a dotted path; a number is a place in a list. None where nothing does.
 
     >>> look_up({"doc": {"question": "1+1?"}, "resps": [["2"]]}, "doc.question")
     '1+1?'
@@ -40,7 +40,7 @@ def look_up(row: Any, path: str) -> Any:
 
 
 def text_paths(value: Any, path: str) -> Iterator[str]:
-    """Yield the dotted paths of the texts inside a value that stands at `path`.
+    """Yield the dotted paths of the texts inside a value at `path`.
 
     >>> list(text_paths({"question": "1+1?", "id": 3, "parts": ["a"]}, "doc"))
     ['doc.question', 'doc.parts.0']

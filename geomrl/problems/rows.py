@@ -77,8 +77,8 @@ def problems_of(
 ) -> list[Problem]:
     """Turn (place, row) pairs into problems; `place` names the row in error messages.
 
-    With `repeats`, for training sets that hold their rows many times, a row whose statement and
-    answer stand in an earlier one gives that one's problem again, and ids may occur twice.
+    With `repeats`, for training sets that contain their rows many times, a row whose statement and
+    answer are in an earlier one gives that one's problem again, and ids may occur twice.
     """
     known: dict[tuple[str, str], Problem] = {}
     problems: list[Problem] = []

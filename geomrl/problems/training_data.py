@@ -37,7 +37,7 @@ class Deduplication:
 class Overlap:
     """A training problem that a benchmark also has.
 
-    "exact": the same text but for white space. "near": it holds at least half of the benchmark
+    "exact": the same text but for white space. "near": it contains at least half of the benchmark
     problem's 8-word sequences (`share`).
     """
 
@@ -54,7 +54,7 @@ def deduplicate(problems: Sequence[Problem]) -> tuple[list[Problem], Deduplicati
     Texts are compared without white space. Case counts, since it can tell variables apart.
     """
     groups: dict[str, list[Problem]] = defaultdict(list)
-    keys: dict[str, str] = {}  # a set may hold each text a hundred times
+    keys: dict[str, str] = {}  # a set may contain each text a hundred times
     for problem in problems:
         text = problem.statement
         if text not in keys:
@@ -71,7 +71,7 @@ def deduplicate(problems: Sequence[Problem]) -> tuple[list[Problem], Deduplicati
 
 
 def find_contamination(training: Sequence[Problem], held_out: Sequence[Problem]) -> list[Overlap]:
-    """Training problems that also stand, exactly or nearly, in `held_out`.
+    """Training problems that are also, exactly or nearly, in `held_out`.
 
     Near matches go by shared sequences of 8 words; a problem shorter than that can only match
     exactly. Paraphrases and translations are not found.
@@ -118,7 +118,7 @@ def find_contamination(training: Sequence[Problem], held_out: Sequence[Problem])
 
 
 def find_repeats(problems: Sequence[Problem]) -> list[Overlap]:
-    """Problems whose text stands earlier in the same set, each with every earlier one, as "exact"."""
+    """Problems whose text occurs earlier in the same set, each with every earlier one, as "exact"."""
     earlier: dict[str, list[Problem]] = defaultdict(list)
     overlaps: list[Overlap] = []
     for problem in problems:

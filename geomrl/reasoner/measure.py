@@ -186,7 +186,7 @@ def correct_pair_cosines(
 
 
 def _finite(value: Any) -> Any:
-    """Return nested dicts with None for NaN, which JSON cannot hold."""
+    """Return nested dicts with None for NaN, which JSON cannot express."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     return None if isinstance(value, float) and np.isnan(value) else value

@@ -28,7 +28,7 @@ def comparison_view(run: Collected) -> View:
     """Return what a comparison's table and verdict have to show.
 
     Where arms of several training seeds were compared (checkpoints named ARM-SEED), the figures are
-    means over seeds, and single checkpoints stand in the tables. Of many checkpoints without arms only
+    means over seeds, and single checkpoints are in the tables. Of many checkpoints without arms only
     the first `_DRAWN` are drawn.
     """
     assert run.comparison is not None

@@ -12,7 +12,7 @@ from geomrl.report.collect import Collected
 from geomrl.report.views import Chart, Column, Fact, Number, Table, View
 
 _BASE = ("model", "benchmark", "measure", "k")
-_HEADLINES = 12  # facts at most: more benchmarks and models stand in the table
+_HEADLINES = 12  # facts at most: more benchmarks and models are in the table
 
 
 def evaluation_view(run: Collected) -> View:

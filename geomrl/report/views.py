@@ -61,7 +61,7 @@ class Number:
 class Fact:
     """A headline figure: what it is, its value, what it rests on; a cosine with its floor.
 
-    `rests_on` names n and seed. `text` stands in place of a number where the finding is a word.
+    `rests_on` names n and seed. `text` takes the place of a number where the finding is a word.
     """
 
     label: str

@@ -87,12 +87,12 @@ def generate_rollouts(
 
     Rollouts are sampled in the (problem, sample) order, `config.chunk` at a time. Each chunk is
     written when it is whole, so a killed run redoes one chunk at most, with the same draws; another
-    `chunk` goes on from there. Grading follows when all are sampled, and again, from the stored
+    `chunk` resumes from there. Grading follows when all are sampled, and again, from the stored
     responses, where golds, marker or verifier have changed since. `bar` counts
     rollouts; `say` is called with a line where grading is done again.
 
     Raises:
-        GeomrlError: the run holds rollouts of other settings; the model's logits are not finite.
+        GeomrlError: the run contains rollouts of other settings; the model's logits are not finite.
     """
     table_path, parts = run / ROLLOUTS, run / "rollouts.parts"
     recorded = read_manifest(run).get("rollouts", {}).get("settings", {})
@@ -189,7 +189,7 @@ def rollout_settings(
     planned: Sequence[_Planned],
     config: RolloutConfig,
 ) -> dict[str, Any]:
-    """Return what decides what is sampled, in JSON's types; `_FREE` stands beside it, for the record."""
+    """Return what decides what is sampled, in JSON's types; `_FREE` is beside it, for the record."""
     return {
         "policy": loaded.name,
         "policy_hash": loaded.identity,

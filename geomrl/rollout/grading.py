@@ -1,6 +1,6 @@
 """Grading, apart from sampling: stored responses are graded again where what decides verdicts changed.
 
-What decides them stands in the manifest's step "grading": the gold answers, the answer marker and the
+What decides them is in the manifest's step "grading": the gold answers, the answer marker and the
 verifier. A run whose step differs, or has none (an older geomrl's), keeps its responses.
 """
 
@@ -43,7 +43,7 @@ def why_grade_again(
 ) -> str | None:
     """Return what has changed since a run's rollouts were graded; None where nothing has.
 
-    Golds are compared with those that the table holds, one a problem.
+    Golds are compared with those that the table contains, one a problem.
     """
     manifest = read_manifest(run)
     recorded = manifest.get(GRADING, {}).get("settings")
@@ -70,7 +70,7 @@ def golds_of(table: pd.DataFrame) -> dict[str, str]:
 
 
 def changed_golds(table: pd.DataFrame, golds: Mapping[str, str]) -> int:
-    """Return how many problems have another gold than the table holds for them."""
+    """Return how many problems have another gold than the table has for them."""
     gold = problem_keys(table).map(golds)
     other = gold.notna() & (gold != table["gold"].astype(str))
     return int(problem_keys(table)[other].nunique())

@@ -61,7 +61,7 @@ def make_rollouts(
         marker: the answer marker's specification.
         options: how to load the model.
         show: show a progress bar.
-        say: told a line for the user (what is graded again, and why).
+        say: called with a line for the user (what is graded again, and why).
 
     Raises:
         GeomrlError: see the message; the run keeps every chunk that was finished.
@@ -103,7 +103,7 @@ def import_rollouts(
 ) -> Run:
     """Bring rollouts of another tool into a run directory, graded or with their own labels.
 
-    Only the model's tokenizer is used. `say` is told what was mended in reading.
+    Only the model's tokenizer is used. `say` is called with what was mended in reading.
 
     Raises:
         GeomrlError: the file or a row of it cannot be used; see the message.

@@ -73,7 +73,7 @@ def record_step(
             sides have them.
 
     Raises:
-        GeomrlError: the run holds this step's results for other settings.
+        GeomrlError: the run contains this step's results for other settings.
     """
     with turn(run):  # other steps of the run may be recorded by other processes
         manifest = read_manifest(run)

@@ -1,4 +1,4 @@
-"""Finished pieces of an analysis on disk: a killed one goes on, a finished one is read."""
+"""Finished pieces of an analysis on disk: a killed one resumes, a finished one is read."""
 
 from __future__ import annotations
 

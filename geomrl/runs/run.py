@@ -34,10 +34,10 @@ class Run:
 
     Args:
         path: the folder.
-        encoder: whose states and similarities are read, where the run holds those of several.
+        encoder: whose states and similarities are read, where the run contains those of several.
 
     Raises:
-        GeomrlError: the folder does not exist or holds no manifest.
+        GeomrlError: the folder does not exist or contains no manifest.
     """
 
     def __init__(self, path: Path | str, encoder: str | None = None) -> None:
@@ -125,7 +125,7 @@ class Run:
 
     @property
     def encoders(self) -> list[str]:
-        """The encoders whose states the run holds."""
+        """The encoders whose states the run contains."""
         return sorted(path.parent.name for path in self.path.glob("states/*/store.json"))
 
     def store(self, encoder: str | None = None) -> StateStore:
@@ -169,7 +169,7 @@ class Run:
         Args:
             layer: "0" .. "L" or "final"; integers are taken too.
             anchor: an anchor's name.
-            encoder: needed where the run holds states of several.
+            encoder: needed where the run contains states of several.
 
         Returns:
             rows: one row a rollout that has the anchor: rollout_id, token_index (into response_ids;
@@ -186,7 +186,7 @@ class Run:
 
 
 def open_run(path: Path | str, encoder: str | None = None) -> Run:
-    """Open a run directory; `encoder` chooses where it holds states of several.
+    """Open a run directory; `encoder` chooses where it contains states of several.
 
     Raises:
         GeomrlError: it is none.

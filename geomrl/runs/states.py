@@ -1,6 +1,6 @@
 """The state store: anchor states on disk, in shards that are read one layer at a time.
 
-`states/<encoder>/` holds `store.json` (what decides the content), and for every shard
+`states/<encoder>/` contains `store.json` (what decides the content), and for every shard
 `shard-00000.safetensors` (one tensor [states, hidden] a layer) and `shard-00000.parquet` (one row a
 (rollout, anchor), with the state's row in those tensors; coinciding anchors share it). The parquet is
 written last: a shard without one is not there.
@@ -109,7 +109,7 @@ class StateStore:
         differ from those of `settings`, which a run that is out of memory has to lower.
 
         Raises:
-            GeomrlError: it holds states of other settings.
+            GeomrlError: it contains states of other settings.
         """
         index = path / "store.json"
         now = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}

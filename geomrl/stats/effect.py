@@ -1,4 +1,4 @@
-"""One measured change with what it can bear: interval, test, standard error."""
+"""An effect: a mean change with its interval, standard error and t test."""
 
 from __future__ import annotations
 

@@ -254,7 +254,7 @@ def pair_interval(
         pulls -= shifts[:, None].astype(np.float32) * masses
         spread = np.einsum("bn,bn,bn->b", counts, pulls, pulls)
         errors = 2.0 * np.sqrt(spread * n / (n - 1)) / totals
-    usable = totals[1:] > 0  # a draw may hold no pair at all where few problems pair
+    usable = totals[1:] > 0  # a draw may contain no pair at all where few problems pair
     low, high, weak = bootstrap_t(
         value,
         float(errors[0] * scale),

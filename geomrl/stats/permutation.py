@@ -39,7 +39,7 @@ def max_statistic_p(
     Args:
         observed: statistics on the true labels. Members that are NaN could not be computed: they
             are left out of the maximum and stay NaN.
-        permuted: statistics on relabelled data; row r holds one relabelling for all members.
+        permuted: statistics on relabelled data; row r is one relabelling for all members.
         two_sided: compare absolute values.
     """
     side = np.abs if two_sided else np.asarray

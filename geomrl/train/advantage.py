@@ -18,7 +18,7 @@ STD_FLOOR = 1e-6
 def reward(verdict: str, length: int, dapo: DapoConfig, max_tokens: int) -> float:
     """Return the shaped reward of one response: right or wrong, less what it is too long by.
 
-    A truncated response is rewarded like any other; the overlong penalty is what speaks about it.
+    A truncated response is rewarded like any other; only the overlong penalty depends on its length.
 
     Args:
         verdict: the verifier's; everything but "correct" earns `dapo.reward_wrong`.

@@ -71,7 +71,7 @@ def with_advantages(samples: Sequence[Sample], advantages: Sequence[float]) -> l
 
 
 EXTRA = ("group", "reward", "advantage", "trained")
-"""What a training run's rollout tables hold beside the columns of `runs.rollouts`."""
+"""What a training run's rollout tables contain beside the columns of `runs.rollouts`."""
 
 
 def samples_table(samples: Sequence[Sample]) -> pd.DataFrame:

@@ -1,6 +1,6 @@
-"""Checkpoints: all that a run needs to go on as if it had never stopped.
+"""Checkpoints: all that a run needs to resume as if it had never stopped.
 
-RUN/checkpoints/step-000010 holds DeepSpeed's own state (weights, optimiser), the random state of
+RUN/checkpoints/step-000010 contains DeepSpeed's own state (weights, optimiser), the random state of
 every rank, the trainer's counters, the carried groups, and `model/`, a plain Hugging Face folder
 that `geomrl probe` reads and no training needs. `complete.json` is written last (`fingerprints`).
 """
@@ -87,7 +87,7 @@ def save_checkpoint(
         state: the trainer's counters.
         keep: how many checkpoints stay besides this one.
         model: whether the plain Hugging Face folder is written too.
-        tick: told the name of each point that is reached.
+        tick: called with the name of each point that is reached.
 
     Raises:
         GeomrlError: the disk has no room for it, or rank 0 does not see what another rank wrote. The
@@ -148,7 +148,7 @@ def checkpoint_bytes(engine: DeepSpeedEngine, *, model: bool) -> int:
 
 
 def _numel(weight: nn.Parameter) -> int:
-    """Return a weight's elements; under ZeRO-3 its own tensor holds none."""
+    """Return a weight's elements; under ZeRO-3 its own tensor has none."""
     return int(getattr(weight, "ds_numel", weight.numel()))
 
 
@@ -227,7 +227,7 @@ def load_checkpoint(folder: Path, engine: DeepSpeedEngine) -> TrainState:
 
 
 def newest_checkpoint(run: Path) -> Path | None:
-    """Return the newest checkpoint that a training can go on from; None where there is none."""
+    """Return the newest checkpoint that a training can resume from; None where there is none."""
     return next((f for f in checkpoints(run) if damage(f, for_training) is None), None)
 
 

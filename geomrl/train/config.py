@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 TRAINING = "training"
-"""`training.steps` and `training.seed` may be written for the settings that stand in no section."""
+"""`training.steps` and `training.seed` may be written for the settings that are in no section."""
 
 
 class TrainConfig(Section):
@@ -218,10 +218,10 @@ def resolved_yaml(config: TrainConfig) -> str:
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:
-    """Read a YAML file that holds settings by name.
+    """Read a YAML file that contains settings by name.
 
     Raises:
-        GeomrlError: it is absent, no YAML, holds a key twice, or is no mapping.
+        GeomrlError: it is absent, no YAML, has a duplicated key, or is no mapping.
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -252,7 +252,7 @@ def _parse_yaml(text: str, source: str) -> Any:
 
 
 def _refuse_repeated_keys(node: Any, source: str) -> None:
-    """Tell a key that stands twice in one section: YAML would silently take the last."""
+    """Refuse a key that is duplicated in one section: YAML would silently take the last."""
     children = getattr(node, "value", None)
     if not isinstance(children, list):
         return

@@ -1,6 +1,6 @@
 """DAPO's policy loss, and the normalisations of GRPO and Dr.GRPO. Tensors in, tensors out.
 
-Every token's weight already holds the normaliser of the whole optimiser step, so the step's loss
+Every token's weight already contains the normaliser of the whole optimiser step, so the step's loss
 is the plain sum of `policy_loss` over its micro-batches and ranks, however they are cut. A mean of
 means never comes up.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from geomrl.errors import GeomrlError
 
 MAX_LOG_RATIO = 20.0
-"""Log-ratios are held within this, so that exp stays finite (our assumption; far past any clip)."""
+"""Log-ratios are clamped to this, so that exp stays finite (our assumption; far past any clip)."""
 
 SUMMED = ("loss/policy", "loss/kl", "tokens")
 """Metrics whose sum over micro-batches is what is logged; the others are divided by the tokens."""

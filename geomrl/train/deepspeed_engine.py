@@ -1,4 +1,4 @@
-"""DeepSpeed around the policy: ZeRO 0 to 3 on CPU or GPU, with the traps shut.
+"""DeepSpeed around the policy: ZeRO stages 0 to 3, on CPU or GPU.
 
 geomrl owns every normaliser: a loss is a share of one sum over the optimiser step, ranks are
 added and not averaged, and DeepSpeed never divides by a number of micro-batches. (Up to 0.19.5 it
@@ -60,7 +60,7 @@ class Engine(Runner, Protocol):
 
 
 class DeepSpeedEngine:
-    """A DeepSpeed engine that holds the policy.
+    """A DeepSpeed engine around the policy.
 
     Args:
         policy: the module to train.

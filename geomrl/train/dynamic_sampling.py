@@ -1,6 +1,6 @@
 """The data side of a training step: which prompts come next, and which groups are trained on.
 
-Bookkeeping only: generation and grading stand behind one callable. Everything is a pure function
+Bookkeeping only: generation and grading are behind one callable. Everything is a pure function
 of the configuration, the cursor and the carried groups, so all ranks agree and a resumed run goes
 on as an uninterrupted one.
 """
@@ -54,7 +54,7 @@ class PromptReport:
         problems: how many there were.
         deduplication: what was dropped as repeated or contradictory; None where all were kept.
         too_long: ids of problems whose prompt exceeds the limit; they were left out.
-        contaminated: problems that the evaluation holds too, exactly or nearly.
+        contaminated: problems that the evaluation has too, exactly or nearly.
         kept: how many prompts there are.
     """
 
@@ -143,7 +143,7 @@ class PromptOrder:
         """Return the prompts of a round, and the cursor behind them.
 
         A prompt in `seen` is passed over, and so is one that an epoch's end has just drawn and the
-        next epoch begins with: it waits for the epoch after. A step thus never holds a prompt
+        next epoch begins with: it waits for the epoch after. A step thus never contains a prompt
         twice. Fewer than a round come only where no other prompt is left.
         """
         passed = set(seen)
@@ -237,13 +237,13 @@ def collect_groups(
 ) -> Collected:
     """Collect a step's groups by dynamic sampling (DAPO, arXiv 2503.14476, equation 11).
 
-    Rounds of generation go on until `wanted` groups are there whose rollouts are partly correct,
+    Rounds of generation follow until `wanted` groups are there whose rollouts are partly correct,
     at most `dapo.max_rounds` of them. Carried groups come first and count. Where the rounds, or the
-    prompts, run out, the step goes on with the groups there are. What is asked is the verdict, never
+    prompts, run out, the step is made with the groups there are. What is asked is the verdict, never
     the shaped reward: wrong responses of different lengths are no reason to keep a group.
 
     Args:
-        sample: makes and grades one group for each prompt of a round, whose number it is told.
+        sample: makes and grades one group for each prompt of a round, whose number it is called with.
         prompts: all training prompts, by index.
         order: in which they come.
         cursor: where in it this step begins.

@@ -19,7 +19,7 @@ def export(run: Path | str, out: Path | str, *, step: int | None = None) -> Path
         step: which checkpoint; None takes the newest whole one.
 
     Raises:
-        GeomrlError: the run has no such checkpoint, it is torn, or `out` holds something.
+        GeomrlError: the run has no such checkpoint, it is torn, or `out` contains something.
     """
     run, out = Path(run), Path(out)
     there = checkpoints(run)

@@ -30,7 +30,7 @@ def everything(name: str) -> bool:
 
 
 def for_training(name: str) -> bool:
-    """Say whether a training needs this file of a checkpoint to go on."""
+    """Say whether a training needs this file of a checkpoint to resume."""
     return not name.startswith(MODEL)
 
 

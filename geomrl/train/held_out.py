@@ -1,7 +1,7 @@
 """Evaluate during training: held-out pass@1 and pass@k with intervals, and the geometry there.
 
 The same problems, samples' seeds and anchors every time, so that a run is a trajectory and two
-evaluations differ by their weights alone. RUN/eval/step-000010 holds the rollouts, the similarity
+evaluations differ by their weights alone. RUN/eval/step-000010 contains the rollouts, the similarity
 table (see `geomrl.geometry.similarity`) and the figures that go into `metrics.jsonl`.
 """
 
@@ -62,7 +62,7 @@ def evaluate(
         config: with a section `evaluation`.
         step: the training step after which this is.
         out: RUN/eval/step-...; rank 0 writes there.
-        progress: told how much is sampled.
+        progress: called with how much is sampled.
     """
     settings = config.evaluation
     if settings is None:

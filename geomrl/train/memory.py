@@ -170,7 +170,7 @@ def checkpoint_bytes(
     """Return about how many bytes a checkpoint takes, all ranks' files together.
 
     Adam's two moments in float32 and, under ZeRO, the float32 master copy; the weights in their own
-    format (ZeRO-3: the frozen ones, since the master copy holds the others); once more the weights for
+    format (ZeRO-3: the frozen ones, since the master copy contains the others); once more the weights for
     the plain Hugging Face folder.
 
     Args:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class MetricsLog:
     """Appends one line a step to RUN/metrics.jsonl and forwards it to the loggers asked for.
 
-    Make it on rank 0 alone. When a run is gone on with, call `rewind` before the first `append`.
+    Make it on rank 0 alone. When a run is resumed, call `rewind` before the first `append`.
 
     Args:
         run: the run's folder; made when the first line is written.
@@ -79,7 +79,7 @@ class MetricsLog:
     def rewind(self, step: int) -> None:
         """Keep the lines up to `step` only; -1 keeps none. A torn last line goes too.
 
-        A run that is gone on with from the checkpoint of `step` writes the later ones again.
+        A run that resumes from the checkpoint of `step` writes the later ones again.
 
         Raises:
             GeomrlError: a line other than the last one cannot be read.
@@ -103,7 +103,7 @@ def read_metrics(run: Path | str) -> pd.DataFrame:
     A run may be read while it trains: a last line that is still being written is left out.
 
     Raises:
-        GeomrlError: there is no such file, it holds no whole line, or one in its midst is torn.
+        GeomrlError: there is no such file, it contains no whole line, or one in its midst is torn.
     """
     path = Path(run) / METRICS
     if not path.exists():
@@ -191,7 +191,7 @@ class _TensorBoard:
 
 
 class _WandB:
-    """One W&B run, found again by the id in RUN/wandb.json when training goes on."""
+    """One W&B run, found again by the id in RUN/wandb.json when training resumes."""
 
     def __init__(self, run: Path, project: str) -> None:
         import wandb
@@ -202,7 +202,7 @@ class _WandB:
         self._run = wandb.init(
             project=project, id=read_json(record)["id"], name=run.name, dir=str(run), resume="allow"
         )
-        # W&B's own step never goes back; ours does when a run is gone on with, so it is a metric.
+        # W&B's own step never goes back; ours does when a run resumes, so it is a metric.
         self._run.define_metric("*", step_metric="step")
 
     def append(self, step: int, metrics: dict[str, int | float]) -> None:

@@ -17,8 +17,8 @@ from geomrl.train.batch import Sample
 class AlignmentLabels:
     """What the alignment loss knows of an optimiser step's rollouts that have an anchor.
 
-    `group` and `correct` are what the loss is told, which in a negative control is not the truth;
-    `true_group` and `true_correct` are what the gauges are told.
+    `group` and `correct` are what the loss is given, which in a negative control is not the truth;
+    `true_group` and `true_correct` are what the gauges are given.
     """
 
     group: Int[Tensor, " rows"]
@@ -31,7 +31,7 @@ class AlignmentLabels:
 class MiniBatch:
     """The rollouts of one optimiser step, the same on every rank.
 
-    `old` holds each rollout's log-probabilities under the policy that it is compared with, None
+    `old` contains each rollout's log-probabilities under the policy that it is compared with, None
     where that is the policy as it is now (the ratio is then 1); `reference` those under the frozen
     first policy, where there is a KL term. `anchors` are positions in prompt and response
     together, None where a rollout has none; rows of tables and labels are the rollouts that have
@@ -67,7 +67,7 @@ class Piece:
     rollout: Int[Tensor, " tokens"]
     advantages: Float[Tensor, " tokens"]
     engine_logprobs: Float[Tensor, " tokens"]
-    old: Float[Tensor, " tokens"]  # NaN where the present log-probability stands in
+    old: Float[Tensor, " tokens"]  # NaN where the present log-probability is taken
     reference: Float[Tensor, " tokens"] | None
     fresh: Bool[Tensor, " tokens"]  # sampled by this step's policy, not carried over
     anchors: Rows

@@ -35,7 +35,7 @@ def relabel(
       its number. The draw depends on the seed, the group's number and its own rows' order.
     - shuffled_groups: the correct rollouts are dealt over the groups, each of which gets as many
       as it had; wrong ones stay. Some come back to their own group by chance: a share of about
-      one in the number of groups. The draw depends on the whole table, so all ranks must hold the
+      one in the number of groups. The draw depends on the whole table, so all ranks must have the
       same rows in the same order.
 
     Args:

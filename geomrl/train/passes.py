@@ -89,7 +89,7 @@ def read_states(
         positions: of each sequence, which of its states to read; none is allowed.
         layers: layer names.
         budget: padded tokens of a forward.
-        progress: told (forwards done, of all).
+        progress: called with (forwards done, of all).
 
     Returns:
         By layer, one row a position, sequence by sequence.

@@ -1,8 +1,8 @@
 """The policy in training: token ids in, log-probabilities and entropies of response tokens out.
 
-One module holds the whole forward, LM head included. Under ZeRO-3 a weight is there only while its
+One module contains the whole forward, LM head included. Under ZeRO-3 a weight is there only while its
 module runs inside the engine's forward, so the head is called as a module, here and nowhere else,
-a chunk of tokens at a time: tokens x vocabulary never stands in memory.
+a chunk of tokens at a time: tokens x vocabulary is never in memory.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Policy(nn.Module):
     ) -> tuple[Float[Tensor, " tokens"], Float[Tensor, " tokens"]]:
         """Score tokens: the state at `position[t]` of row `sequence[t]` predicts `targets[t]`.
 
-        Padding stands on the right and needs no mask: a causal model never looks ahead, so no
+        Padding is on the right and needs no mask: a causal model never looks ahead, so no
         state that is read can see it.
 
         `chunks` is how often the head is called; by default as often as `head_chunk` needs. Under

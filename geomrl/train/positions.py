@@ -60,7 +60,7 @@ def alignment_labels(
     settings: AlignmentConfig,
     seed: int,
 ) -> AlignmentLabels:
-    """Return what the loss and the gauges are told of the rollouts that have an anchor."""
+    """Return what the loss and the gauges are given of the rollouts that have an anchor."""
     chosen = [s for s, anchor in zip(samples, anchors, strict=True) if anchor is not None]
     group = torch.tensor([sample.group for sample in chosen], dtype=torch.long)
     correct = torch.tensor([sample.correct for sample in chosen], dtype=torch.bool)

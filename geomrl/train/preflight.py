@@ -1,6 +1,6 @@
 """What can be known of a training run before a model's weights are read: faults, sizes, warnings.
 
-`load_config` has told what is wrong in the file itself. Here its settings meet the model's
+`load_config` has reported what is wrong in the file itself. Here its settings meet the model's
 configuration, the files on disk, the installed libraries and the number of ranks.
 """
 
@@ -61,10 +61,10 @@ def check(
 
 
 def check_folder(run: Path, *, resume: bool) -> bool:
-    """Say whether a folder holds a training run.
+    """Say whether a folder contains a training run.
 
     Raises:
-        GeomrlError: it does and is not to be gone on with, or is to be and does not; or it holds parts
+        GeomrlError: it does and is not to be resumed, or is to be and does not; or it contains parts
             of one, without the record.
     """
     begun = "train" in read_manifest(run)

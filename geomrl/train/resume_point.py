@@ -1,4 +1,4 @@
-"""Where a training goes on: the newest checkpoint that is whole, and what becomes of all that is newer.
+"""Where a training resumes: the newest checkpoint that is whole, and what becomes of all that is newer.
 
 What was finished is never deleted for being damaged: it moves to RUN/set-aside-1. What a kill cut
 off, and the steps after the last checkpoint, go, and are made again.
@@ -27,7 +27,7 @@ _STEP = re.compile(r"step-(\d+)(\.parquet)?")
 
 @dataclass(frozen=True, kw_only=True)
 class ResumePoint:
-    """Where a training goes on.
+    """Where a training resumes.
 
     `checkpoint` is None at the start; `step` is its step; `damaged` are newer checkpoints with what is
     wrong, and `redone` the finished steps that are made again.
@@ -49,13 +49,13 @@ class ResumePoint:
         return found
 
     def line(self, run: Path) -> str:
-        """Return where the run goes on, in words."""
+        """Return where the run resumes, in words."""
         where = f"goes on after step {self.step}" if self.step else "no checkpoint yet, starts anew"
         return f"{run}: {where}" + (f"; {_span(self.redone)} again" if self.redone else "")
 
 
 def find_resume_point(run: Path, world: World) -> ResumePoint:
-    """Return where to go on; all ranks take part, each hashing its share. Nothing is changed.
+    """Return where to resume; all ranks take part, each hashing its share. Nothing is changed.
 
     Raises:
         GeomrlError: there were checkpoints and none is whole, or metrics.jsonl is damaged.
@@ -97,7 +97,7 @@ def _steps(run: Path, folder: str) -> list[tuple[int, Path]]:
 
 
 def leave_later(run: Path, point: ResumePoint) -> None:
-    """Take away what a run wrote after the point at which it goes on, on rank 0 alone.
+    """Take away what a run wrote after the point at which it resumes, on rank 0 alone.
 
     What is dropped because a checkpoint is damaged is set aside; what is merely made again goes.
     """
@@ -131,7 +131,7 @@ def _aside(run: Path) -> Path:
 
 
 def _fault(folder: Path, world: World) -> str | None:
-    """Return what keeps a training from going on from a checkpoint; all ranks take part."""
+    """Return what keeps a training from resuming from a checkpoint; all ranks take part."""
     faults = world.gather(damage(folder, for_training, (world.rank, world.size)))
     found = next((fault for fault in faults if fault), None)
     if found is not None:

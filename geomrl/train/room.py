@@ -61,7 +61,7 @@ def ranks_here(world_size: int) -> int:
 
 
 def free_bytes(run: Path) -> tuple[int, int]:
-    """Return (bytes free on the disk of a folder, made or not, and bytes that its checkpoints hold)."""
+    """Return (bytes free on the disk of a folder, made or not, and bytes that its checkpoints take)."""
     there = run.absolute()
     while not there.exists():
         there = there.parent

@@ -79,7 +79,7 @@ def changes(config: TrainConfig, run: Path, world_size: int) -> Changes:
 
 
 def record_changes(run: Path, changed: Changes, step: int) -> None:
-    """Add changed settings to the manifest, with the first training step that they hold for."""
+    """Add changed settings to the manifest, with the first training step that they apply to."""
     if not changed:
         return
     manifest = read_manifest(run)
@@ -103,7 +103,7 @@ def _completed(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """Return a recorded configuration with the defaults of settings that came later."""
     try:
         return TrainConfig.model_validate(recorded).model_dump(mode="json")
-    except ValidationError:  # a later version refuses it: it is compared as it stands
+    except ValidationError:  # a later version refuses it: it is compared as it is
         return dict(recorded)
 
 

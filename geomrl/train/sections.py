@@ -2,7 +2,7 @@
 
 Defaults are DAPO's published reference configuration (arXiv 2503.14476 and its script), as far as
 it has one; the section `alignment` and all that is not in the reference are our assumptions. This
-module imports neither torch nor transformers: a faulty file is told at once.
+module imports neither torch nor transformers: a faulty file is reported at once.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class DapoConfig(Section):
 
 
 class AlignmentConfig(Section):
-    """Hidden-Align: draw together what rollouts of one problem hold at an anchor."""
+    """Hidden-Align: draw together the states of one problem's rollouts at an anchor."""
 
     kind: Kind = Field(default="cosine", description="The loss, or FILE.py:FUNCTION.")
     weight: float = Field(

@@ -1,6 +1,6 @@
 """Is the policy that trains the model, and the engine that samples the policy? Tried at the start.
 
-What `geomrl.probe.self_check` holds a model against in probing, through the training engine's own
+What `geomrl.probe.self_check` compares a model with in probing, through the training engine's own
 call, so that it is true of every ZeRO stage; and the rollout engine after a push of the weights.
 """
 

@@ -1,4 +1,4 @@
-"""How a training run is opened: its folder, its lock, its settings, and where it goes on."""
+"""How a training run is opened: its folder, its lock, its settings, and from where it resumes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Start:
 
 @contextmanager
 def open_run(config: TrainConfig, run: Path, world: World, *, resume: bool) -> Iterator[Start]:
-    """Take hold of a run's folder while the block runs, and find where the training goes on.
+    """Lock a run's folder while the block runs, and find from where the training resumes.
 
     All ranks take part, and all of them raise what one finds. Nothing of an earlier start is changed
     here: `go_on` does so when the models are loaded.
@@ -42,10 +42,10 @@ def open_run(config: TrainConfig, run: Path, world: World, *, resume: bool) -> I
         config: the run's configuration.
         run: its folder.
         world: the ranks.
-        resume: whether an earlier start is gone on with.
+        resume: whether an earlier start is resumed.
 
     Raises:
-        GeomrlError: the folder holds another run, or one that was not to be gone on with; another
+        GeomrlError: the folder contains another run, or one that was not to be resumed; another
             process trains there; a rank does not see the folder, or sees other code of the user's;
             no checkpoint is whole.
     """
@@ -65,12 +65,14 @@ def open_run(config: TrainConfig, run: Path, world: World, *, resume: bool) -> I
         point = find_resume_point(run, world)
         for warning in point.warnings(run) if world.first else []:
             _logger.warning(warning)  # also where nothing else is shown
-        told = [f"{name}: {old} until now, {new} from here" for name, (old, new) in changed.items()]
-        yield Start(point, changed, [point.line(run), *told])
+        lines = [
+            f"{name}: {old} until now, {new} from here" for name, (old, new) in changed.items()
+        ]
+        yield Start(point, changed, [point.line(run), *lines])
 
 
 def go_on(config: TrainConfig, run: Path, start: Start, log: MetricsLog) -> None:
-    """Make a run's folder what it was at the point where it goes on; on rank 0 alone.
+    """Make a run's folder what it was at the point from which it resumes; on rank 0 alone.
 
     Args:
         config: the run's configuration.

@@ -1,8 +1,8 @@
-"""The training loop: sample, keep the groups that teach, score, update, evaluate, save.
+"""The training loop: dynamic sampling, scoring, update, evaluation, checkpoint.
 
 Hidden-Align ("Right Makes Might", arXiv 2606.03234) on top of DAPO (arXiv 2503.14476). Every draw
-comes from a seed and a label, and every count is in the checkpoint, so a run that was killed goes
-on to the bit.
+comes from a seed and a label, and every count is in the checkpoint, so that a
+killed run resumes bit-exactly.
 """
 
 from __future__ import annotations
@@ -55,13 +55,13 @@ def train(
     Args:
         config: the run's configuration.
         out: the run's folder.
-        resume: go on from the newest whole checkpoint (from the start where there is none yet).
+        resume: from the newest whole checkpoint (from the start where there is none yet).
             Settings that decide memory, speed or rounding alone may have changed.
         show: show progress.
-        tick: told each point that is reached.
+        tick: called with the name of each point that is reached.
 
     Raises:
-        GeomrlError: see the message. What is on disk stays, and `resume` goes on from there.
+        GeomrlError: see the message. What is on disk stays, and `resume` continues from there.
     """
     run = Path(out)
     with ExitStack() as stack:
@@ -126,7 +126,7 @@ def training_step(setup: Setup, state: TrainState, step: int, tick: Tick) -> dic
 
 
 def _collect(setup: Setup, state: TrainState, step: int) -> Collected:
-    """Sample rounds of prompts until enough groups teach something."""
+    """Return the groups of one step, by dynamic sampling: those that are partly correct."""
     config = setup.config
 
     def sample(prompts: list[TrainingPrompt], number: int) -> list[list[Sample]]:

@@ -72,7 +72,7 @@ def optimiser_step(
         learning_rate: of this update.
         weight: of the alignment loss now.
         table: anchor states of this mini-batch from an earlier pass, if any.
-        progress: told (micro-batches done, of all).
+        progress: called with (micro-batches done, of all).
 
     Raises:
         GeomrlError: the loss or the gradient is not finite.

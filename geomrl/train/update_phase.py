@@ -43,7 +43,7 @@ def update_phase(
         samples: the step's rollouts with their advantages, the same on every rank.
         step: the training step.
         updates: optimiser updates made before it.
-        tick: told each point that is reached.
+        tick: called with the name of each point that is reached.
     """
     config, alignment, display = setup.config, setup.config.alignment, setup.display
     with timed("old_logprobs") as scoring:

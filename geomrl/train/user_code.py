@@ -31,7 +31,7 @@ def user_code(config: TrainConfig) -> dict[str, str]:
 
 
 def check_unchanged(where: object, before: Mapping[str, str], now: Mapping[str, str]) -> None:
-    """Refuse to go on with another content of a file than the results so far were made with.
+    """Refuse to resume with another content of a file than the results so far were made with.
 
     Raises:
         GeomrlError: a file that both sides name has changed.

@@ -56,7 +56,7 @@ class World:
         return list(items[self.rank :: self.size])
 
     def merge(self, mine: Sequence[T], total: int) -> list[T]:
-        """Return the whole list of which each rank holds its `share`."""
+        """Return the whole list of which each rank has its `share`."""
         whole: list[Any] = [None] * total
         for rank, part in enumerate(self.gather(list(mine))):
             whole[rank :: self.size] = part

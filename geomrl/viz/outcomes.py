@@ -66,7 +66,7 @@ def pass_rate_histogram(rates: pd.DataFrame, mean: Interval) -> pd.DataFrame:
 
     Where all problems have the same number of samples (up to 32), each possible pass rate is a
     row and low == high. Else 20 bins of the mixed problems lie between the rows of the two
-    extremes, which hold only problems solved never and always.
+    extremes, which contain only problems solved never and always.
 
     Args:
         rates: `pass_rates`' table; not empty.

@@ -190,7 +190,7 @@ def shorten(name: str, limit: int = 32) -> str:
 
 
 def plain(text: str) -> str:
-    """Return text that matplotlib does not read as a formula: names may hold dollar signs."""
+    """Return text that matplotlib does not read as a formula: names may contain dollar signs."""
     return text.replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""Ablations: the arms of a grid, their comparison, and real runs that fail, stop and go on."""
+"""Ablations: the arms of a grid, their comparison, and real runs that fail, stop and resume."""
 
 from __future__ import annotations
 
@@ -375,7 +375,7 @@ def test_an_arm_that_fails_does_not_stop_the_others(tmp_path):
     assert len({row["reward/mean"] for row in first}) == 1
     assert (out / "figures" / "ablation_loss.png").exists()
     # Again, without the arm that failed: nothing is trained anew, and a new seed is added. It needs
-    # less memory, so that an ablation that ran out of it can go on.
+    # less memory, so that an ablation that ran out of it can resume.
     grid.write_text(GRID.replace(', "9"', "").replace("[0, 1]", "[0, 1, 2]"))
     smaller = load_config(SMOKE, ["micro_batch.tokens=1024", "rollout.chunk=16"])
     again = ablate(smaller, grid, out, show=False)

@@ -64,10 +64,10 @@ def test_the_finding_on_a_run_in_which_states_tell_answers(tmp_path):
     )
     for anchor in anchors:
         rows, _ = run.states("final", anchor)
-        told = planted_states(
+        said = planted_states(
             rows.assign(answer_class=rows["answer_class"].astype(int)), by="answer_class"
         )
-        run.planted["final", anchor] = told.astype(np.float32)
+        run.planted["final", anchor] = said.astype(np.float32)
     finding = agreement_of(run)
     assert finding.says[0].startswith("**At `before_marker` correct rollouts are closer")
     assert "nothing of it is shown to survive" in finding.says[0]

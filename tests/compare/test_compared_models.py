@@ -1,4 +1,4 @@
-"""`compare` and `eval`: every model is looked at before the first works; identical ones are told."""
+"""`compare` and `eval`: every model is looked at before the first works; identical ones are named."""
 
 import json
 import shutil

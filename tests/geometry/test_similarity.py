@@ -78,9 +78,9 @@ def test_other_layers_and_anchors_change_only_adjusted_p(world, result):
 
 
 def test_progress_is_told_once_a_layer_and_anchor(world):
-    told = []
-    similarity_table(reader(*world), ["0", "1"], ["a"], progress=told.append, **FAST)
-    assert told == ["a, layer 0", "a, layer 1"]
+    said = []
+    similarity_table(reader(*world), ["0", "1"], ["a"], progress=said.append, **FAST)
+    assert said == ["a, layer 0", "a, layer 1"]
 
 
 def cosines(result, space="raw"):

@@ -1,4 +1,4 @@
-"""What decides a run's content is in its key; what does not, is not; older runs go on."""
+"""What decides a run's content is in its key; what does not, is not; older runs resume."""
 
 import numpy as np
 import pytest

@@ -76,14 +76,14 @@ def test_bytes_spell_the_text(kind, before, after):
 def test_anchor_invariants(kind, before, answer, after):
     text = "".join(before) + "\\boxed{" + answer + "}" + "".join(after)
     ids = ids_of(kind, text)
-    told = spelled(kind, ids)
-    span = BOX.find(told.decode())
+    said = spelled(kind, ids)
+    span = BOX.find(said.decode())
     if span is None:  # a piece after it may open a brace that swallows the box
         anchors = find(kind, text, DEFAULT_ANCHORS)
         assert anchors["before_marker"].reason == "no_closed_marker"
         return
     start, opened, first, last = (
-        len(told.decode()[:offset].encode())
+        len(said.decode()[:offset].encode())
         for offset in (span.start, span.open_end, span.answer_start, span.answer_end)
     )
     ends = [len(spelled(kind, ids[: j + 1])) for j in range(len(ids))]
@@ -145,10 +145,10 @@ def test_last_of_two_boxes_and_outermost_of_nested_ones(kind):
     assert spelled(kind, ids_of(kind, two)[: index + 1]).decode().strip().endswith("so")
     nested = "so \\boxed{x = \\boxed{7}}"
     at = find(kind, nested, ["before_marker", "answer_last"])
-    told = spelled(kind, ids_of(kind, nested)[: at["before_marker"].token_index + 1])
-    assert told.decode().strip() == "so"
-    told = spelled(kind, ids_of(kind, nested)[: at["answer_last"].token_index + 1])
-    assert told.decode().rstrip("}").endswith("\\boxed{7")
+    said = spelled(kind, ids_of(kind, nested)[: at["before_marker"].token_index + 1])
+    assert said.decode().strip() == "so"
+    said = spelled(kind, ids_of(kind, nested)[: at["answer_last"].token_index + 1])
+    assert said.decode().rstrip("}").endswith("\\boxed{7")
 
 
 @each_tokenizer
@@ -159,10 +159,10 @@ def test_character_split_over_tokens_before_the_marker(kind):
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     assert kind == "character" or len(ids) > len(text)  # at least one character is split
     before, last = find_anchors(tokens, ids, BOX, ["before_marker", "answer_last"])
-    told = b"".join(tokens[i] for i in ids[: before.token_index + 1])
-    assert told.decode().strip() == "答えは🙂"
-    told = b"".join(tokens[i] for i in ids[: last.token_index + 1])
-    assert told.decode().strip() == "答えは🙂\\boxed{日本"
+    said = b"".join(tokens[i] for i in ids[: before.token_index + 1])
+    assert said.decode().strip() == "答えは🙂"
+    said = b"".join(tokens[i] for i in ids[: last.token_index + 1])
+    assert said.decode().strip() == "答えは🙂\\boxed{日本"
 
 
 def test_bytes_that_are_no_text_move_nothing():

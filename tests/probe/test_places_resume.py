@@ -1,4 +1,4 @@
-"""Similarity and interventions are kept by place: a killed command goes on, a finished one is read."""
+"""Similarity and interventions are kept by place: a killed command resumes, a finished one is read."""
 
 import pandas as pd
 import pytest

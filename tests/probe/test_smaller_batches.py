@@ -1,4 +1,4 @@
-"""Out of memory has a cure: smaller batches go on, and two processes do not end each other."""
+"""Out of memory has a cure: smaller batches resume, and two processes do not end each other."""
 
 import multiprocessing
 import os

@@ -271,8 +271,8 @@ def test_a_training_set_may_repeat_its_ids_with_its_rows(tmp_path, caplog, monke
     pd.DataFrame(rows).to_parquet(path)
     problems = load_problems(f"dapo17k={path}")
     assert [(p.problem_id, p.gold) for p in problems] == [("uuid-0", "0"), ("uuid-2", "2")]
-    told = "11 problems; 8 repeat the text of another; 1 texts have contradictory answers"
-    assert [told in r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [True]
+    said = "11 problems; 8 repeat the text of another; 1 texts have contradictory answers"
+    assert [said in r.getMessage() for r in caplog.records if r.levelname == "WARNING"] == [True]
     # The hub's rows go the same way.
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets, "load_dataset", lambda *names, **options: rows)

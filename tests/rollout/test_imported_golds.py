@@ -78,18 +78,18 @@ def test_an_empty_gold_is_refused_by_its_row(gold, tmp_path, verifier):
 
 
 def test_a_worked_solution_alone_is_searched_for_its_answer(tmp_path, verifier):
-    told = [
+    said = [
         {
             "question": "6*7?",
             "solution": "It is " + "very " * 99 + "\\boxed{42}",
             "output": "\\boxed{42}",
         }
     ]
-    path = write_lines(tmp_path / "r.jsonl", told)
+    path = write_lines(tmp_path / "r.jsonl", said)
     assert import_verdicts(path, verifier, ImportConfig())["r"]["verdict"].tolist() == ["correct"]
-    told[0]["solution"] = "It is " + "very " * 99 + "42"
+    said[0]["solution"] = "It is " + "very " * 99 + "42"
     with pytest.raises(GeomrlError, match="row 1: no gold answer"):
-        import_verdicts(write_lines(tmp_path / "s.jsonl", told), verifier, ImportConfig())
+        import_verdicts(write_lines(tmp_path / "s.jsonl", said), verifier, ImportConfig())
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def verifier():
 
 @pytest.fixture
 def read(tmp_path, verifier):
-    """Import lines; `said` collects what the user is told."""
+    """Import lines; `said` collects what the user is shown."""
 
     def read(lines, tokenizer=TOKENIZER, said=None, **config):
         path = write_lines(tmp_path / "r.jsonl", lines)

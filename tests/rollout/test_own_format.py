@@ -103,7 +103,7 @@ def test_probe_and_eval_read_it_too(there):
 
 
 @pytest.mark.parametrize(
-    ("name", "told"),
+    ("name", "said"),
     [
         ("nothing", "r.pkl: mine.py:nothing returns no rollouts of it"),
         ("wrong", "mine.py:wrong: returns str where a row belongs"),
@@ -111,10 +111,10 @@ def test_probe_and_eval_read_it_too(there):
         ("absent", "mine.py has no 'absent'; name a rollout format"),
     ],
 )
-def test_a_format_that_is_none_is_named(there, name, told):
+def test_a_format_that_is_none_is_named(there, name, said):
     with pytest.raises(GeomrlError) as caught:
         opened(there / "r.pkl", ImportConfig(format=f"mine.py:{name}"), print)
-    assert told in str(caught.value)
+    assert said in str(caught.value)
 
 
 # --- which format a file has -------------------------------------------------------------------

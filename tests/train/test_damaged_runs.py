@@ -1,7 +1,7 @@
 """A run that is damaged, cut off or half copied: no finished step is lost, nothing is trained in silence.
 
 One training of four steps; each case is a copy of its folder, damaged as disks, copies and kills do it,
-and gone on with by the command line in a process of its own.
+and resumed by the command line in a process of its own.
 """
 
 import hashlib

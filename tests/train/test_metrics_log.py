@@ -127,7 +127,7 @@ def test_tensorboard_gets_every_number_and_a_rewound_step_once(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config = LogConfig(tensorboard=True)
-    for steps, value in (((0, 1, 2), 1.0), ((2, 3), 5.0)):  # killed after 2, gone on with from 1
+    for steps, value in (((0, 1, 2), 1.0), ((2, 3), 5.0)):  # killed after 2, resumed from 1
         with MetricsLog(tmp_path, config) as log:
             log.rewind(steps[0] - 1)
             for step in steps:

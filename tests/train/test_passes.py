@@ -63,14 +63,14 @@ def within(shapes, budget):
 
 @pytest.mark.parametrize("budget", [1, 70, 10_000])
 def test_score_is_a_forward_of_each_rollout(engine, samples, budget):
-    told = []
+    said = []
     with forwards(engine) as shapes:
         found, states = score(
-            engine, samples, budget=budget, progress=lambda *done: told.append(done)
+            engine, samples, budget=budget, progress=lambda *done: said.append(done)
         )
     assert states == {}
     assert within(shapes, budget)
-    assert told[-1][0] == told[-1][1] == len(told)
+    assert said[-1][0] == said[-1][1] == len(said)
     assert len({len(s.response_ids) for s in samples}) > 5
     for sample, logprobs in zip(samples, found, strict=True):
         torch.testing.assert_close(logprobs, alone(engine, sample), **EXACT)

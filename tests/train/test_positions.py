@@ -1,4 +1,4 @@
-"""Where the alignment reads, on the bundled reasoner's tokenizer; what it is told; how much it weighs."""
+"""Where the alignment reads, on the bundled reasoner's tokenizer; what it is given; how much it weighs."""
 
 from dataclasses import replace
 
@@ -115,7 +115,7 @@ def test_labels_of_each_arm(arm):
     labels = alignment_labels(samples, anchors, AlignmentConfig(rollouts=arm), seed=4)
     group = torch.tensor([0] * 5 + [1] * 5)
     correct = torch.tensor([True, False, True, False, False, False, True, False, True, False])
-    # The gauges are always told the truth.
+    # The gauges are always given the truth.
     assert torch.equal(labels.true_group, group)
     assert torch.equal(labels.true_correct, correct)
     if arm == "correct":

@@ -69,7 +69,7 @@ def test_without_weights_and_on_any_number_of_ranks(folder, zero, ranks):
 
 
 @pytest.mark.parametrize(
-    ("sections", "told"),
+    ("sections", "said"),
     [
         ({"model": {"lora": {"targets": ["nothing"]}}}, r"model.lora.targets ['nothing']"),
         ({"model": {"attention": "nonsense"}}, "transformers cannot build it"),
@@ -81,10 +81,10 @@ def test_without_weights_and_on_any_number_of_ranks(folder, zero, ranks):
     ],
     ids=["targets", "attention", "section", "removed"],
 )
-def test_what_cannot_be_built_is_told(folder, sections, told):
+def test_what_cannot_be_built_is_told(folder, sections, said):
     code, error = dry_run(config_file(folder, **sections))
     assert code == 1
-    assert told in error
+    assert said in error
     assert error.startswith("error: ")
 
 

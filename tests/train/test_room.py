@@ -1,4 +1,4 @@
-"""What a run needs of memory and disk, and whether it is there: told before anything is loaded."""
+"""What a run needs of memory and disk, and whether it is there: said before anything is loaded."""
 
 import re
 import sys

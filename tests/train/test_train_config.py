@@ -1,4 +1,4 @@
-"""Training configurations: every fault is one clear sentence, told before a model is loaded."""
+"""Training configurations: every fault is one clear sentence, said before a model is loaded."""
 
 import re
 import subprocess

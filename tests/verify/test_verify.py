@@ -188,11 +188,11 @@ def test_another_marker():
 
 
 def test_progress_counts_every_response_once(verifier):
-    told = []
+    said = []
     responses = [*boxed("1", "1", r"\sqrt{4}", "2", "x^2"), "none"]
-    verifier.grade(responses, ["1", "1", "2", "2", "x", "1"], told.append)
-    assert told == sorted(told)
-    assert told[-1] == len(responses)
+    verifier.grade(responses, ["1", "1", "2", "2", "x", "1"], said.append)
+    assert said == sorted(said)
+    assert said[-1] == len(responses)
 
 
 def test_bad_options_and_lengths_are_named(verifier):

@@ -216,15 +216,15 @@ def test_a_seed_alone_decides(pair):
 
 
 def test_responses_end_with_a_stop_token_or_at_the_limit(pair):
-    told = []
+    said = []
     short = Sampling(max_tokens=7)
     hot = Sampling(temperature=2, max_tokens=60)  # makes an untrained model stop at times
     done = [
         (one, sampling)
         for sampling in (short, hot)
-        for one in pair.engine.generate(pair.requests(64), sampling, told.append)
+        for one in pair.engine.generate(pair.requests(64), sampling, said.append)
     ]
-    assert sum(told) == 128
+    assert sum(said) == 128
     stopping = TransformersEngine(pair.loaded).stop_ids
     assert stopping == pair.engine.stop_ids
     assert {one.finish_reason for one, _ in done} == {"stop", "length"}

@@ -17,7 +17,7 @@ def checkpoint_shapes(model: str) -> dict[str, tuple[int, ...]]:
 
     Its files are those that transformers reads: the ones that the index names, or `model.safetensors`.
     Others beside them (Mistral's `consolidated.safetensors`) repeat the weights. Rotary tables, which
-    old checkpoints hold, are no weights and are left out.
+    old checkpoints contain, are no weights and are left out.
 
     Raises:
         GeomrlError: there are none.

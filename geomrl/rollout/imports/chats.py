@@ -17,7 +17,7 @@ _APART = ("reasoning_content", "reasoning")
 
 
 def as_chat(value: Any) -> Chat | None:
-    """Return the messages that a cell holds, and None where it holds something else.
+    """Return the messages that a cell contains, and None where it contains something else.
 
     A chat is a list of messages, one message, either of them printed as JSON or as Python writes it,
     or any of these in a list of its own (as lm-eval nests them).
@@ -72,7 +72,7 @@ def content_text(message: Mapping[str, Any]) -> str:
 
 
 def sampled_text(chat: Chat, place: str) -> str:
-    """Return the response that a chat's last turn holds.
+    """Return the response that a chat's last turn contains.
 
     Args:
         chat: as `as_chat` returns it.
@@ -102,14 +102,14 @@ def same_text(one: str, other: str) -> bool:
 
 
 def holds_text(whole: str, part: str) -> bool:
-    """Say whether one text holds another, white space aside."""
+    """Say whether one text contains another, white space aside."""
     return "".join(part.split()) in "".join(whole.split())
 
 
 def before_the_answer(
     chat: Chat, responses: Sequence[str], problem: str | None, answers: bool, place: str
 ) -> Chat:
-    """Return the chat that the policy continued, of one that already holds an answer.
+    """Return the chat that the policy continued, of one that already contains an answer.
 
     The last turn is left out where it is certain that it is an answer and no beginning that the
     policy was given: the file names the problem, the chat asks it, and the turn is one of the

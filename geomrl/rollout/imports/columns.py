@@ -60,7 +60,7 @@ def select(raw: pd.DataFrame, where: Mapping[str, str], path: Path) -> pd.DataFr
 
 
 def column_of(raw: pd.DataFrame, name: str) -> pd.Series | None:
-    """Return a column by its name, or what stands at a dotted path in each row; None without any."""
+    """Return a column by its name, or what is at a dotted path in each row; None without any."""
     if name in raw:
         return raw[name]
     first, dot, rest = name.partition(".")
@@ -123,7 +123,7 @@ def _answers_in_prompt(raw: pd.DataFrame, columns: Mapping[str, str]) -> bool:
 
 
 def is_list(value: Any) -> bool:
-    """Say whether a cell holds a list, or an array of parquet's."""
+    """Say whether a cell contains a list, or an array of parquet's."""
     return not isinstance(value, (str, dict)) and hasattr(value, "__len__")
 
 

@@ -20,7 +20,7 @@ class ImportConfig:
     and "" says that there is none. where: keep only rows whose column has this value. keep_labels:
     take the file's verdicts instead of grading again. retokenize: ignore the file's token ids.
     template and system are used where a row has a problem statement instead of a prompt; thinking
-    there and with chat messages. raw_prompt: take a prompt's text as it stands, although the
+    there and with chat messages. raw_prompt: take a prompt's text as it is, although the
     tokenizer has a chat template of which it shows no sign. format: "FILE.py:NAME", a function of the
     user's that reads the file (`formats.Format.read`); by default the format is recognised.
     """

@@ -1,4 +1,4 @@
-"""Imports that an earlier geomrl made: gone on with where this one would have read the same."""
+"""Imports that an earlier geomrl made: resumed where this one would have read the same."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from geomrl.runs.manifest import read_manifest
 def comparable_settings(
     run: Path, settings: dict[str, Any], table: pd.DataFrame, tokenizer: Any = None
 ) -> dict[str, Any]:
-    """Return the settings to hold against those that a run of imported rollouts has recorded.
+    """Return the settings to compare with those that a run of imported rollouts has recorded.
 
-    One without `reader` read golds and prompts as they stood: it is compared with the table.
+    One without `reader` read golds and prompts as they were: it is compared with the table.
 
     Args:
         run: the folder of the import.
@@ -28,7 +28,7 @@ def comparable_settings(
         tokenizer: that made its prompts; None where there are no tokens.
 
     Raises:
-        GeomrlError: the table holds a gold or a prompt that is read otherwise now.
+        GeomrlError: the table contains a gold or a prompt that is read otherwise now.
     """
     before = read_manifest(run).get("rollouts", {}).get("settings", {})
     if READER in before:

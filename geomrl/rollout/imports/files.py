@@ -71,7 +71,7 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _one_value(path: Path) -> Any:
-    """Return what a file that is one JSON value holds, over one line or several; None of JSON lines."""
+    """Return what a file that is one JSON value contains, over one line or several; None of JSON lines."""
     if not path.is_file():
         return None
     with path.open(encoding="utf-8") as file:
@@ -91,7 +91,7 @@ def _parsed(text: str) -> Any:
 
 
 def _numbers_rows(value: Any) -> bool:
-    """Say whether an object holds rows under their numbers, as OpenCompass writes them."""
+    """Say whether an object contains rows under their numbers, as OpenCompass writes them."""
     return isinstance(value, dict) and all(
         str(key).isdecimal() and isinstance(row, dict) for key, row in value.items()
     )

@@ -31,7 +31,7 @@ def read(path: Path, config: ImportConfig, say: Say) -> pd.DataFrame:
 def _without_repeats(raw: pd.DataFrame, path: Path, say: Say) -> pd.DataFrame:
     """Keep one row a document.
 
-    The repeats hold the same responses: as rollouts of their own, each would have a twin.
+    The repeats contain the same responses: as rollouts of their own, each would have a twin.
 
     Raises:
         GeomrlError: rows of one document differ in more than the filter.

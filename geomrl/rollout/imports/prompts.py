@@ -16,7 +16,7 @@ from geomrl.problems.prompts import Prompt, chat_ids, continued_ids
 from geomrl.rollout.imports.chats import Chat, as_chat, content_text
 from geomrl.rollout.imports.responses import no_text
 
-_SYSTEM, _USER = "geomrl-system", "geomrl-user"  # what stands in a template's place for a text
+_SYSTEM, _USER = "geomrl-system", "geomrl-user"  # put in a template's place for a text
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class PromptReader:
     """Reads imported prompts for one tokenizer.
 
     thinking: passed to the chat template as `enable_thinking`; None leaves it out. raw: take a text
-    as it stands, even where the tokenizer has a chat template of which it shows no sign.
+    as it is, even where the tokenizer has a chat template of which it shows no sign.
     """
 
     tokenizer: Any
@@ -32,7 +32,7 @@ class PromptReader:
     raw: bool = False
 
     def read(self, value: Any, place: str, column: str = "prompt") -> Prompt:
-        """Return the prompt of a cell: a chat through the template, a text as it stands.
+        """Return the prompt of a cell: a chat through the template, a text as it is.
 
         A text that has lost the template's special tokens (verl writes with `skip_special_tokens`)
         gets them back where the rest agrees with the template to the letter.
@@ -44,7 +44,7 @@ class PromptReader:
 
         Raises:
             GeomrlError: the tokenizer has no chat template for a chat, or one of which a text shows
-                no sign; or the cell holds neither.
+                no sign; or the cell contains neither.
         """
         chat = as_chat(value)
         if chat is not None:
@@ -73,7 +73,7 @@ class PromptReader:
 
     @cached_property
     def signs(self) -> frozenset[str]:
-        """What every text from this chat template holds: its special tokens, or else its words."""
+        """What every text from this chat template contains: its special tokens, or else its words."""
         if not getattr(self.tokenizer, "chat_template", None):
             return frozenset()
         frame = self._rendered([{"role": "user", "content": _USER}], self.thinking) or ""

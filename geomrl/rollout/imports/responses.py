@@ -20,7 +20,7 @@ _OF_A_RESPONSE = ("response", "response_ids", "label", "finish_reason")
 def one_response_a_row(
     raw: pd.DataFrame, columns: Mapping[str, str], path: Path, *, labels: bool = False
 ) -> pd.DataFrame:
-    """Rename to our columns, and unfold rows that hold a list of responses (lm-eval nests twice).
+    """Rename to our columns, and unfold rows that contain a list of responses (lm-eval nests twice).
 
     `row` is the row's number in the file, from 1; a response that is known by its ids alone is null.
 
@@ -78,7 +78,7 @@ def _plain_response(value: Any, place: str) -> Any:
 
 
 def _unfolded(rows: pd.DataFrame, raw: pd.DataFrame, path: Path, labels: bool) -> pd.DataFrame:
-    """Take one level of lists apart, of responses and of what stands in lists beside them."""
+    """Take one level of lists apart, of responses and of what is in lists beside them."""
     lists = [isinstance(value, list) for value in rows["response"]]
     if not all(lists):
         raise GeomrlError(f"{path}: some rows hold one response and others a list; split them")
@@ -145,7 +145,7 @@ def _statement(value: Any, place: str, column: str) -> str:
 
 
 def no_text(value: Any, place: str, role: str, column: str) -> str:
-    """Return what to say of a cell that should hold a text: what it holds, and how its text is reached."""
+    """Return what to say of a cell that should be a text: what it is, and how its text is reached."""
     value = plain(value)
     inside = list(text_paths(value, column))[:4] if isinstance(value, dict | list) else []
     if inside:

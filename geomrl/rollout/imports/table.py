@@ -1,6 +1,6 @@
 """Rollouts of another tool: a JSONL or parquet file becomes a geomrl rollout table.
 
-A row may hold one response or a list of them. Prompts pass one gate (`prompts`): what the
+A row may contain one response or a list of them. Prompts pass one gate (`prompts`): what the
 policy did not see is refused. Golds are read as those of problem files are (`problems.golds`).
 """
 
@@ -49,8 +49,8 @@ def import_rollouts(
         tokenizer: of the model that will read them.
         verifier: grades them (its `answer_classes` is used with kept labels too).
         config: how to read the file.
-        progress: told (graded, total).
-        say: told what was done beside reading: repeats dropped, prompts mended.
+        progress: called with (graded, total).
+        say: called with what was done beside reading: repeats dropped, prompts mended.
 
     Raises:
         GeomrlError: the file is torn or empty, a column is missing, a row has no gold and no label,
@@ -88,14 +88,14 @@ def import_verdicts(
     """Read rollouts of another tool for their verdicts alone: no tokenizer, no token ids.
 
     Returns a rollout table for every policy that the file names, or one under the file's name; a
-    training step is a policy of its own. The columns of tokens are null; chat messages stand as
+    training step is a policy of its own. The columns of tokens are null; chat messages are
     JSON in `prompt`.
 
     Args:
         path: .jsonl, .json or .parquet.
         verifier: as in `import_rollouts`.
         config: how to read the file; what concerns tokens and templates is not used.
-        progress: told (graded, total).
+        progress: called with (graded, total).
         benchmark: the benchmark's name for all rows, whatever the file says.
         say: as in `import_rollouts`.
 
@@ -163,7 +163,7 @@ def _check_options(columns: Mapping[str, str], config: ImportConfig, path: Path)
 
 
 def _first_turns(rows: pd.DataFrame, tokenizer: Any, path: Path, say: Say) -> pd.DataFrame:
-    """Cut responses, and ids that stand beside them, at the first token that ends a turn."""
+    """Cut responses, and ids beside them, at the first token that ends a turn."""
     ends = turn_ends(tokenizer)
     whole = rows["response"]
     cut = whole.map(partial(first_turn, ends=ends))
@@ -193,7 +193,7 @@ def _up_to(ends: frozenset[int], ids: Any) -> list[Any]:
 
 
 def _without_answers(rows: pd.DataFrame, marker: Marker, path: Path, say: Say) -> pd.DataFrame:
-    """Part prompts and responses that hold each other: messages with the answer, text with the prompt."""
+    """Part prompts and responses that overlap: messages with the answer, text with the prompt."""
     if "prompt" not in rows:
         return rows
     keys = rows["prompt"].map(as_key)

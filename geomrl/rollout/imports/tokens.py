@@ -52,7 +52,7 @@ def tokenised(
         tokenizer: of the model that will read them.
         config: how to read the file.
         path: of the file, for messages.
-        say: told of prompts that were mended.
+        say: called with a line on prompts that were mended.
 
     Raises:
         GeomrlError: see `table.import_rollouts`.
