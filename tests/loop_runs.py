@@ -39,8 +39,8 @@ def meddling(meddle):
     real, setups, seen = trainer.build, [], Counter()
 
     @contextmanager
-    def build(*arguments):
-        with real(*arguments) as setup:
+    def build(*arguments, **named):
+        with real(*arguments, **named) as setup:
             setups.append(setup)
             yield setup
 

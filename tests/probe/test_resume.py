@@ -123,11 +123,11 @@ def test_unfinished_chunk_alone_is_redone(model, problems, tmp_path, monkeypatch
 
     sample, calls = generate._sample, []
 
-    def failing(*arguments):
+    def failing(*arguments, **named):
         calls.append(1)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return sample(*arguments)
+        return sample(*arguments, **named)
 
     monkeypatch.setattr(generate, "_sample", failing)
     with pytest.raises(KeyboardInterrupt):

@@ -86,11 +86,11 @@ def test_a_mended_gold_is_graded_again_from_the_stored_responses(
 def test_a_gold_mended_between_chunks_grades_the_whole_table(reasoner, runs, tmp_path, monkeypatch):
     sample_chunk, calls = generate._sample, []
 
-    def stopping(*arguments):
+    def stopping(*arguments, **named):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return sample_chunk(*arguments)
+        return sample_chunk(*arguments, **named)
 
     monkeypatch.setattr(generate, "_sample", stopping)
     with pytest.raises(KeyboardInterrupt):
