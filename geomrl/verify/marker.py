@@ -63,7 +63,7 @@ class BraceMarker:
 
     White space may stand between a command and its brace (`\\boxed {5}`), and `\\boxed{` has a
     second spelling, `\\fbox{`. How braces are counted and which of several boxes contains the answer is
-    told in `verify.boxes`.
+    explained in `verify.boxes`.
 
     >>> text = r"\\boxed{1}, no: \\boxed{\\frac{1}{2}}, in \\boxed{} as asked"
     >>> span = BraceMarker("\\\\boxed{").find(text)
