@@ -31,7 +31,7 @@ def run(tmp_path):
     config = ImportConfig(keep_labels=True, template="plain", columns={"benchmark": "set"})
     file = write_lines(tmp_path / "r.jsonl", lines)
     import_rollouts(file, model, tmp_path / "run", config=config, show=False)
-    steps.read_states(model, tmp_path / "run", config=CONFIG, context=Context(show=False))
+    steps.read_states(model, tmp_path / "run", config=CONFIG, show=False)
     return tmp_path / "run"
 
 
