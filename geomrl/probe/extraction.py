@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -96,12 +95,6 @@ class ModelProbe:
         self.tokens = TokenBytes(loaded.tokenizer)
         self.stop_ids = turn_end_ids(loaded.model.generation_config, loaded.tokenizer)
         self.unreadable = check_reading(loaded, self.extractor)
-
-    def as_filed(self, folder: Path) -> Self:
-        """Return the same, checked already, under the key that a folder has (`LoadedModel.as_filed`)."""
-        other = copy(self)
-        other.loaded = self.loaded.as_filed(folder)
-        return other
 
     @property
     def hidden_size(self) -> int:

@@ -10,14 +10,15 @@ from geomrl.geometry.similarity import headline
 from geomrl.runs.manifest import versions
 from geomrl.runs.run import Run
 from geomrl.runs.states import absences
-from geomrl.stats.draws import Draws
 from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.stats.passk import pass_at_k
 
 KS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def summarise(run: Run, encoder: str, notes: list[str], draws: Draws) -> dict[str, Any]:
+def summarise(
+    run: Run, encoder: str, notes: list[str], *, seed: int = 0, n_boot: int = 2000
+) -> dict[str, Any]:
     """Return the run's headline figures, in JSON's types."""
     rollouts = run.rollouts
     table = run.similarity[run.similarity["encoder"] == encoder]
@@ -25,13 +26,13 @@ def summarise(run: Run, encoder: str, notes: list[str], draws: Draws) -> dict[st
         "run": str(run.path),
         "policy": next(iter(rollouts["policy"].dropna()), "unknown"),
         "encoder": encoder,
-        "seed": draws.seed,
-        "n_boot": draws.n_boot,
+        "seed": seed,
+        "n_boot": n_boot,
         "labels": run.labels,
         "versions": versions(),
         "benchmarks": {
             name: {
-                **_accuracy(rollouts[rollouts["benchmark"] == name], name, draws),
+                **_accuracy(rollouts[rollouts["benchmark"] == name], name, seed, n_boot),
                 **_headlines(table[table["benchmark"] == name]),
             }
             for name in rollouts["benchmark"].unique()
@@ -62,7 +63,7 @@ def shortcomings(rollouts: pd.DataFrame) -> list[str]:
     return found
 
 
-def _accuracy(rollouts: pd.DataFrame, name: str, draws: Draws) -> dict[str, Any]:
+def _accuracy(rollouts: pd.DataFrame, name: str, seed: int, n_boot: int) -> dict[str, Any]:
     """Return verdict counts and pass@k with intervals by problem."""
     right = (rollouts["verdict"] == "correct").groupby(rollouts["problem_id"], sort=False)
     sizes, correct = right.size(), right.sum()
@@ -73,14 +74,11 @@ def _accuracy(rollouts: pd.DataFrame, name: str, draws: Draws) -> dict[str, Any]
         "mixed_problems": int(((correct > 0) & (correct < sizes)).sum()),
         "pass@1": interval_dict(
             mean_interval(
-                (correct / sizes).to_numpy(),
-                seed=draws.seed,
-                label=f"{name}/pass@1",
-                n_boot=draws.n_boot,
+                (correct / sizes).to_numpy(), seed=seed, label=f"{name}/pass@1", n_boot=n_boot,
                 bounds=(0.0, 1.0),
             )
         ),
-    }
+    }  # fmt: skip
     if sizes.nunique() != 1:
         found["pass@k"] = f"not computed: groups of {sizes.min()} to {sizes.max()} samples"
         return found
@@ -89,11 +87,7 @@ def _accuracy(rollouts: pd.DataFrame, name: str, draws: Draws) -> dict[str, Any]
     for k in (k for k in KS if 1 < k <= n):
         each = pass_at_k(correct.to_numpy(), n, k)
         interval = mean_interval(
-            each,
-            seed=draws.seed,
-            label=f"{name}/pass@{k}",
-            n_boot=draws.n_boot,
-            bounds=(0.0, 1.0),
+            each, seed=seed, label=f"{name}/pass@{k}", n_boot=n_boot, bounds=(0.0, 1.0)
         )
         found[f"pass@{k}"] = interval_dict(interval)
     return found
