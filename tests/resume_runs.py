@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -95,7 +96,11 @@ def main(folder):
             begun = (run / "manifest.json").exists()
             assert finish(start(config, run, resume=begun))
     torn = folder / "torn"
-    assert not finish(start(config, torn, kill_at=("evaluate", 3)))
+    killed = start(config, torn, kill_at=("evaluate", 3))
+    assert not finish(killed)
+    # What it was writing, had the kill come a moment earlier or later.
+    for name in ("rollouts/.step-000004.parquet", ".config.yaml"):
+        (torn / f"{name}.{socket.gethostname()}.{killed}.tmp").write_bytes(b"half")
     newest = newest_checkpoint(torn)
     target = max((newest / "deepspeed").rglob("*.pt"), key=lambda p: p.stat().st_size)
     with target.open("r+b") as file:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from geomrl.files import atomic_path
+from geomrl.files import atomic_path, remove_leftovers
 from geomrl.runs.locks import sole_process
 from geomrl.train.config import TrainConfig, resolved_yaml
 from geomrl.train.metrics_log import MetricsLog
@@ -80,6 +80,9 @@ def go_on(config: TrainConfig, run: Path, start: Start, log: MetricsLog) -> None
         start: what `open_run` found.
         log: its metrics.
     """
+    # What is cut off in a step's evaluation or checkpoint goes with its folder.
+    for folder in (run, run / "rollouts"):
+        remove_leftovers(folder)
     leave_later(run, start.point)
     log.rewind(start.point.step or -1)
     record_changes(run, start.changed, start.point.step + 1)

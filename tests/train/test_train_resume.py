@@ -44,6 +44,7 @@ def random_states(run):
 @pytest.mark.parametrize("name", RUNS)
 def test_resumed_equals_uninterrupted(runs, name):
     whole, run = runs / "whole", runs / name
+    assert not list(run.glob(".*.tmp"))
     assert metrics(run) == metrics(whole)
     assert contents(run) == contents(whole)  # weights, Adam's moments, counters, carried groups
     assert random_states(run) == random_states(whole)
