@@ -36,12 +36,13 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from geomrl.probe.extractor import Extractor
 from geomrl.seeds import derive_rng
+from geomrl.train.checkpoint import TrainState
 from geomrl.train.config import AlignmentConfig, load_config
 from geomrl.train.deepspeed_engine import DeepSpeedEngine
 from geomrl.train.display import TrainDisplay
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.setup import build
-from geomrl.train.trainer import TrainState, _collect, _trained_samples
+from geomrl.train.trainer import _collect, _trained_samples
 from geomrl.train.update_phase import update_phase
 from geomrl.train.world import join_world
 

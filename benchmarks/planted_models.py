@@ -24,7 +24,6 @@ from planted_states import Design
 from scipy.linalg import expm
 from torch import nn
 
-from geomrl.compare.corners import problem_keys
 from geomrl.compare.encoder_change import geometry_evidence, pair_states
 from geomrl.compare.policy_change import policy_evidence
 from geomrl.compare.verdict import Evidence
@@ -36,7 +35,7 @@ from geomrl.problems.problem import Problem
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.rollout.generate import RolloutConfig, generate_rollouts
-from geomrl.runs.rollouts import with_answer_classes
+from geomrl.runs.rollouts import problem_keys, with_answer_classes
 from geomrl.seeds import derive_rng
 from geomrl.verify.verifier import MathVerifier
 

@@ -28,7 +28,8 @@ import torch
 from rich.progress import track
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
-from geomrl.models.loading import LoadedModel, vocabulary_hash
+from geomrl.models.identity import vocabulary_hash
+from geomrl.models.loading import LoadedModel
 from geomrl.probe.extraction import (
     ExtractionConfig,
     ModelProbe,

@@ -11,7 +11,7 @@ import re
 import shutil
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
@@ -221,6 +221,15 @@ def text_hash(*parts: str) -> str:
     return hashlib.blake2b("\x1f".join(parts).encode(), digest_size=8).hexdigest()
 
 
+def safe_name(text: str) -> str:
+    """Return a text in characters fit for a file's name.
+
+    >>> safe_name("fraction:0.5")
+    'fraction-0.5'
+    """
+    return "".join(c if c.isalnum() or c in "._-" else "-" for c in text)
+
+
 _USER_CODE = re.compile(r"(?P<file>.+\.py):(?P<name>[A-Za-z_]\w*)")
 
 
@@ -259,9 +268,39 @@ def load_user_code(text: str, what: str) -> Any:
     return getattr(module, name)
 
 
+def load_user_function(text: str, what: str, called_with: str) -> Callable[..., Any]:
+    """Return the function that "FILE.py:NAME" names.
+
+    Args:
+        text: "FILE.py:NAME".
+        what: what it is to be, for messages: "an alignment loss".
+        called_with: what it is called with, for messages.
+
+    Raises:
+        GeomrlError: as `load_user_code`, or it cannot be called.
+    """
+    found = load_user_code(text, what)
+    if not callable(found):
+        raise GeomrlError(
+            f"{text}: is no function but {type(found).__name__}; name one that is called with"
+            f" {called_with}"
+        )
+    function: Callable[..., Any] = found
+    return function
+
+
 def user_code_hash(text: str) -> str:
-    """Return a hash of the file that "FILE.py:NAME" names, for the manifest."""
+    """Return a hash of the file that "FILE.py:NAME" names."""
     return _content(_user_code(text, "code")[0])
+
+
+def user_code_hashes(texts: Iterable[str]) -> dict[str, str]:
+    """Return "FILE.py:NAME" -> hash of the file, of those texts that are one: for the manifest.
+
+    Raises:
+        GeomrlError: a file is absent.
+    """
+    return {text: user_code_hash(text) for text in dict.fromkeys(texts) if is_user_code(text)}
 
 
 def user_code_name(text: str) -> str:

@@ -11,12 +11,13 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from geomrl.files import read_json, write_json
+from geomrl.progress import Progress
 from geomrl.runs.manifest import read_manifest
 from geomrl.train.config import TrainConfig
 from geomrl.train.run_settings import content
@@ -62,9 +63,7 @@ class Job:
 _Ended = tuple[Job, str | None]
 
 
-def run_jobs(
-    jobs: Sequence[Job], at_once: int, progress: Callable[[int, int], None]
-) -> dict[str, str]:
+def run_jobs(jobs: Sequence[Job], at_once: int, progress: Progress) -> dict[str, str]:
     """Train what is not done yet; return name -> message of those that failed.
 
     Each worker process takes job after job (with other models than the bundled one, a new process

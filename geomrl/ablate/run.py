@@ -20,13 +20,12 @@ from geomrl.ablate.table import PRIMARY, compare, final_metrics, headline_place
 from geomrl.errors import GeomrlError
 from geomrl.files import atomic_path, read_json, user_code_name, write_json
 from geomrl.progress import progress_bar
-from geomrl.runs.layout import MANIFEST
+from geomrl.runs.layout import MANIFEST, USER_CODE
 from geomrl.runs.locks import turn
 from geomrl.runs.manifest import check_same_settings, read_manifest, record_step
 from geomrl.train.config import TrainConfig, override
 from geomrl.train.metrics_log import read_metrics
 from geomrl.train.run_settings import content
-from geomrl.train.user_code import KEY as USER_CODE
 from geomrl.train.user_code import check_unchanged, user_code
 
 _STEP = "ablation"

@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
-from geomrl.cli.options import (
-    Seed,
-)
+from geomrl.cli.options import Seed
 from geomrl.cli.shared import say_drawn
 from geomrl.errors import GeomrlError
-from geomrl.progress import friendly, say
+from geomrl.progress import friendly, progress_bar, say
 
 figures_app = typer.Typer()
 
@@ -64,7 +62,6 @@ def figures(
         )
         say(f"{len(written)} files; begin with {written[-2]}")
         return
-    from geomrl.progress import progress_bar
     from geomrl.viz.folders import draw_folder
 
     with progress_bar("figures", "pictures") as bar:

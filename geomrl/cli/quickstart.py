@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from geomrl.cli.options import (
-    Out,
-    Samples,
-    Seed,
-)
+from geomrl.cli.options import Out, Samples, Seed
 from geomrl.cli.shared import say_drawn
-from geomrl.progress import friendly, say
+from geomrl.progress import friendly, progress_bar, say
 
 quickstart_app = typer.Typer()
 
@@ -34,25 +30,17 @@ def quickstart(
     from geomrl.rollout.engine import Sampling
     from geomrl.rollout.generate import RolloutConfig
     from geomrl.rollout.steps import make_rollouts
+    from geomrl.viz.probed import draw_figures
 
     loaded = ModelOptions(devices="cpu").load("reasoner")
     config = RolloutConfig(n=n, seed=seed, chunk=320, sampling=Sampling(max_tokens=192))
     make_rollouts(loaded, "arithmetic", out, config=config, limit=limit, say=say)
     run = probe_states(loaded, out, seed=seed, say=say)
-    _draw(run, None, layer="final", anchor="before_marker", umap=umap, seed=seed)
+    with progress_bar("figures", "pictures") as bar:
+        paths = draw_figures(run, umap=umap, seed=seed, progress=bar.set)
+    say_drawn(paths, None)
     print_headline(run)
     say(
         "The wording of this task was chosen so that it is worth measuring; a cosine near .84 here "
         "reproduces nothing of the paper's."
     )
-
-
-def _draw(run: Any, out: Path | None, layer: str, anchor: str, umap: bool, seed: int) -> None:
-    from geomrl.progress import progress_bar
-    from geomrl.viz.probed import draw_figures
-
-    with progress_bar("figures", "pictures") as bar:
-        paths = draw_figures(
-            run, out, layer=layer, anchor=anchor, umap=umap, seed=seed, progress=bar.set
-        )
-    say_drawn(paths, out)

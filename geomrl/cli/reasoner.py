@@ -7,9 +7,7 @@ from typing import Annotated
 
 import typer
 
-from geomrl.cli.options import (
-    Seed,
-)
+from geomrl.cli.options import Seed
 from geomrl.progress import friendly
 
 reasoner_app = typer.Typer(no_args_is_help=True, help="The bundled tiny reasoner.")

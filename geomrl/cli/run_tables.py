@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from geomrl.geometry.cells import CELL_WORDS
+from geomrl.runs.layout import ROLLOUTS
 from geomrl.runs.run import Run
 from geomrl.stats.words import interval_words
 
@@ -26,7 +27,7 @@ def print_rollouts(run: Run) -> None:
     problems = run.rollouts[["benchmark", "problem_id"]].drop_duplicates()
     Console().print(
         f"{len(run.rollouts)} rollouts of {len(problems)} problems in "
-        f"{run.path / 'rollouts.parquet'}: {listed}"
+        f"{run.path / ROLLOUTS}: {listed}"
     )
 
 

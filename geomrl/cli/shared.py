@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geomrl.cli.options import (
-    pairs,
-)
+from geomrl.cli.options import pairs
 from geomrl.errors import GeomrlError
 from geomrl.progress import say
 

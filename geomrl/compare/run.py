@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from geomrl.compare.anchor_part import anchor_part
-from geomrl.compare.comparison import VERDICT, Comparison, open_comparison
+from geomrl.compare.comparison import Comparison, open_comparison
 from geomrl.compare.corners import POLICIES, Corners, lens_file, policy_folder, states_hash
 from geomrl.compare.encoder_change import GeometryEvidence
 from geomrl.compare.lens_table import lens_key, write_lens
@@ -29,7 +29,7 @@ from geomrl.compare.verdict_file import drawn_together, elsewhere_entry, verdict
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.identical import identical
 from geomrl.evaluate.prompts import asked_of, check_prompts, model_prompts
-from geomrl.files import user_code_hash, write_csv, write_json, write_parquet
+from geomrl.files import user_code_hashes, write_csv, write_json, write_parquet
 from geomrl.models.decoder import find_decoder
 from geomrl.models.loading import LoadedModel
 from geomrl.models.names import model_label, split_label
@@ -44,7 +44,7 @@ from geomrl.problems.problem import Problem
 from geomrl.progress import Say, progress_bar
 from geomrl.rollout.generate import RolloutConfig, sampling_settings
 from geomrl.rollout.steps import make_rollouts
-from geomrl.runs.layout import COMPARISON
+from geomrl.runs.layout import COMPARISON, USER_CODE, VERDICT
 from geomrl.runs.manifest import read_manifest, record_step, versions
 from geomrl.runs.parts import parts_key
 from geomrl.runs.rollouts import problem_keys
@@ -150,9 +150,9 @@ def compare_models(
     del settings["measures"]
     code = [*config.measures, *own_anchors(extraction.anchors)]
     if code:
-        settings["user_code"] = {spec: user_code_hash(spec) for spec in code}
+        settings[USER_CODE] = user_code_hashes(code)
     begun = any(run.glob("policies/*/rollouts.parquet"))
-    free = ("rollouts.chunk", *_user_code(run), *(f"user_code.{spec}" for spec in code))
+    free = ("rollouts.chunk", *_user_code(run), *(f"{USER_CODE}.{spec}" for spec in code))
     record_step(run, "compare", settings, begun=begun, free=free)
     maker = _Maker(
         out=run,
@@ -199,7 +199,7 @@ def compare_models(
 def _user_code(run: Path) -> list[str]:
     """Return the names of the settings under which code of the user's was recorded before."""
     settings = read_manifest(run).get("compare", {}).get("settings", {})
-    return [f"user_code.{spec}" for spec in settings.get("user_code", {})]
+    return [f"{USER_CODE}.{spec}" for spec in settings.get(USER_CODE, {})]
 
 
 def check_settings(

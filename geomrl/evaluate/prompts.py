@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.models.loading import load_tokenizer, vocabulary_hash
+from geomrl.models.identity import vocabulary_hash
+from geomrl.models.loading import load_tokenizer
 from geomrl.problems.problem import Problem
 from geomrl.rollout.generate import RolloutConfig, problem_prompt
 from geomrl.rollout.imports.chats import as_chat

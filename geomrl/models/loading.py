@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from geomrl.errors import GeomrlError
-from geomrl.files import text_hash
+from geomrl.files import safe_name, text_hash
 from geomrl.models.files import check_folder
 from geomrl.models.identity import config_hash, vocabulary_hash, weights_hash
 from geomrl.models.names import resolve_model
@@ -99,8 +99,7 @@ def steady_length(config: Any) -> int | None:
 
 def short_name(name: str) -> str:
     """Return the last part of a hub id or path, in characters fit for a folder's name."""
-    stem = Path(name).name or name
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in stem)
+    return safe_name(Path(name).name or name)
 
 
 def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> Any:

@@ -34,7 +34,7 @@ from functools import cache
 from itertools import takewhile
 
 from geomrl.errors import GeomrlError, reason_of
-from geomrl.files import is_user_code, load_user_code, user_code_name
+from geomrl.files import is_user_code, load_user_function, user_code_name
 from geomrl.models.token_bytes import TokenBytes
 from geomrl.probe.response import Response, lay_out
 from geomrl.verify.marker import Marker, parse_marker
@@ -335,12 +335,7 @@ def _find(name: str, response: Response) -> Anchor:
 
 def _call(name: str, response: Response) -> Found:
     """Call a function of the user's with a response; check what it returns."""
-    function = load_user_code(name, "an anchor")
-    if not callable(function):
-        raise GeomrlError(
-            f"{name}: is no function but {type(function).__name__}; name one that is called with a"
-            " response"
-        )
+    function = load_user_function(name, "an anchor", "a response")
     try:
         found = function(response)
     except Exception as error:  # whatever the user's code raises

@@ -22,6 +22,7 @@ from geomrl.models.turns import turn_end_ids
 from geomrl.probe.anchors import DEFAULT_ANCHORS, Anchor, find_anchors, own_anchors, try_anchor
 from geomrl.probe.extractor import Extractor, Rows
 from geomrl.probe.self_check import check_reading, refuse_unreadable
+from geomrl.runs.layout import STATES
 from geomrl.runs.rollouts import columns_hash
 from geomrl.runs.states import INTEGER_COLUMNS, ROW_SCHEMA, StateStore, StoreSettings
 from geomrl.verify.marker import Marker
@@ -372,4 +373,4 @@ def stale_shards(
 
 def encoder_folder(run: Path, loaded: LoadedModel) -> Path:
     """Return where a run keeps an encoder's states."""
-    return run / "states" / loaded.key
+    return run / STATES / loaded.key

@@ -15,14 +15,12 @@ from geomrl.errors import GeomrlError
 from geomrl.files import (
     is_user_code,
     user_code_as_it_is,
-    user_code_hash,
+    user_code_hashes,
     write_csv,
     write_json,
     write_parquet,
 )
-from geomrl.models.loading import (
-    LoadedModel,
-)
+from geomrl.models.loading import LoadedModel
 from geomrl.models.options import ModelOptions, loaded_model
 from geomrl.models.token_ids import check_ids_fit
 from geomrl.probe.analysis import replacement_parts, similarity_of, with_other_encoders
@@ -40,7 +38,7 @@ from geomrl.probe.intervention import build_trials, summarise_replacement
 from geomrl.probe.intervention import replace as replace_states
 from geomrl.probe.summary import summarise
 from geomrl.progress import Say, progress_bar
-from geomrl.runs.layout import ROLLOUTS, SIMILARITY, SUMMARY
+from geomrl.runs.layout import ROLLOUTS, SIMILARITY, STATES, SUMMARY, USER_CODE
 from geomrl.runs.locks import sole_process, turn
 from geomrl.runs.manifest import read_manifest, record_step
 from geomrl.runs.replacement import write_replacement
@@ -72,7 +70,7 @@ def read_states(
     """
     run = open_run(out)
     options = options or ModelOptions()
-    loaded = loaded_model(model, options).as_filed(run.path / "states")
+    loaded = loaded_model(model, options).as_filed(run.path / STATES)
     check_belongs(run, loaded)
     reader = ModelProbe(loaded)
     config = config or ExtractionConfig()
@@ -87,7 +85,7 @@ def read_states(
         store = StateStore.create(folder, settings)
         loading = {"encoder": loaded.name, **options.loading()}
         if settings.user_code:
-            loading["user_code"] = {name: user_code_hash(name) for name in settings.user_code}
+            loading[USER_CODE] = user_code_hashes(settings.user_code)
         record_step(run.path, f"states/{loaded.key}", loading, begun=False)
         for shard in stale_shards(reader, run.rollouts, run_marker(run), store):
             say(f"states: shard {shard} is read again: its rollouts' anchors are elsewhere now")
@@ -127,7 +125,7 @@ def probe_states(
         GeomrlError: see the message; finished shards are kept.
     """
     options = options or ModelOptions()
-    loaded = loaded_model(model, options).as_filed(Path(out) / "states")
+    loaded = loaded_model(model, options).as_filed(Path(out) / STATES)
     run, store = read_states(loaded, out, config=config, options=options, show=show, say=say)
     draws = {"seed": seed, "n_boot": n_boot, "n_perm": n_perm}
     table, notes = similarity_of(run, loaded, store=store, draws=draws, show=show)
@@ -136,7 +134,7 @@ def probe_states(
     with turn(run.path):
         table = with_other_encoders(run.path / SIMILARITY, table, loaded.key)
         write_parquet(run.path / SIMILARITY, table)
-        write_csv(run.path / "similarity.csv", table)
+        write_csv((run.path / SIMILARITY).with_suffix(".csv"), table)
     made_of = {"labels": run.labels, **draws}
     record_step(run.path, f"similarity/{loaded.key}", made_of, begun=False)
     own = open_run(out, loaded.key)
@@ -170,7 +168,7 @@ def replace_anchor(
             f"{anchor}: states are replaced at geomrl's own anchors only; take one of these"
         )
     run = open_run(out)
-    loaded = loaded_model(model, options).as_filed(run.path / "states")
+    loaded = loaded_model(model, options).as_filed(run.path / STATES)
     check_belongs(run, loaded)
     reader = ModelProbe(loaded)
     names = reader.layers(layers)
@@ -203,7 +201,7 @@ def check_belongs(run: Run, loaded: LoadedModel) -> None:
         raise GeomrlError(
             f"{run.path}: its rollouts were tokenised with another vocabulary than {loaded.name}'s. "
             f"Tokenise their text again: geomrl probe {loaded.name} --rollouts "
-            f"{run.path / 'rollouts.parquet'} --retokenize --out ANOTHER_RUN"
+            f"{run.path / ROLLOUTS} --retokenize --out ANOTHER_RUN"
         )
     check_ids_fit(run.rollouts, loaded.tokenizer, run.path / ROLLOUTS, limit=20)
 

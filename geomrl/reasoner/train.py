@@ -7,7 +7,7 @@ import math
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -20,7 +20,7 @@ from geomrl.errors import GeomrlError
 from geomrl.files import write_json
 from geomrl.problems.arithmetic import solution_text, training_problems
 from geomrl.problems.problem import Problem
-from geomrl.progress import progress_bar
+from geomrl.progress import Progress, progress_bar
 from geomrl.reasoner.measure import MeasureConfig, ReasonerReport, measure_reasoner
 from geomrl.reasoner.tokenizer import build_tokenizer
 from geomrl.seeds import derive_seed
@@ -107,7 +107,7 @@ def fit(
     model: Qwen3ForCausalLM,
     batches: Iterator[Batch],
     config: ReasonerConfig,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[float]:
     """Train `model` in place for `config.steps` batches; return the loss of each, in nats a token.
 

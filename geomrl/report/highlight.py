@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 
 from geomrl.errors import GeomrlError
-from geomrl.models.loading import load_tokenizer, quiet_transformers, vocabulary_hash
+from geomrl.models.identity import vocabulary_hash
+from geomrl.models.loading import load_tokenizer, quiet_transformers
 from geomrl.models.token_bytes import TokenBytes
 from geomrl.models.turns import turn_end_ids
 from geomrl.probe.anchors import find_anchors, is_anchor

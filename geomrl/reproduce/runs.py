@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from geomrl.progress import Say
 from geomrl.reproduce.arms import ALIGNED, BASE, DAPO, Arms
-from geomrl.runs.layout import SUMMARY
+from geomrl.runs.layout import SUMMARY, VERDICT
 
 KINDS = ("probed", "ablation", "arms", "evaluation", "comparison", "variants")
 COMPARED = ("fraction:0.5", "before_marker", "marker_end", "before_answer", "answer_last")
@@ -190,7 +190,7 @@ class BundledRuns:
         from geomrl.probe.extraction import ExtractionConfig
 
         out = self.root / "comparison"
-        if not (out / "verdict.json").exists():
+        if not (out / VERDICT).exists():
             base, *trained = self._models()
             compare_models(
                 base,

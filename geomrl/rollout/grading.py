@@ -19,8 +19,6 @@ from geomrl.runs.rollouts import grade_columns, problem_keys, with_answer_classe
 from geomrl.verify.verifier import MathVerifier, Verifier
 from geomrl.verify.version import grades_alike, verifier_version
 
-Progress = Callable[[int], None]
-
 
 def grading_settings(golds: Mapping[str, str], verifier: Verifier) -> dict[str, Any]:
     """Return what decides verdicts and answer classes, in JSON's types.
@@ -80,7 +78,7 @@ def grade_table(
     table: pd.DataFrame,
     golds: Mapping[str, str],
     verifier: Verifier,
-    progress: Progress | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
     """Return the table with golds, verdicts and answer classes; its other columns are untouched.
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from geomrl.errors import GeomrlError
 from geomrl.files import file_hash
+from geomrl.models.identity import vocabulary_hash as hash_vocabulary
 from geomrl.models.loading import (
     LoadedModel,
     load_tokenizer,
     quiet_transformers,
 )
-from geomrl.models.loading import vocabulary_hash as hash_vocabulary
 from geomrl.models.options import ModelOptions, loaded_model
 from geomrl.problems.load import load_problems
 from geomrl.progress import Say, progress_bar

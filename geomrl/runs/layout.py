@@ -23,6 +23,9 @@ COMPARISON, VERDICT = "comparison.parquet", "verdict.json"
 GRADING = "grading"
 """The manifest's step of grading."""
 
+USER_CODE = "user_code"
+"""In the settings of a step, where code of the user's decides them: "FILE.py:NAME" -> hash."""
+
 Kind = Literal["probed run", "training", "ablation", "evaluation", "comparison", "rollouts"]
 
 _SIGNS: dict[Kind, str] = {

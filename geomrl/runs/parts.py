@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from geomrl.files import read_json, read_parquet, text_hash, write_json, write_parquet
+from geomrl.files import read_json, read_parquet, safe_name, text_hash, write_json, write_parquet
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,9 @@ class Parts:
         write_parquet(self._path(names, "parquet"), keyed)
 
     def _path(self, names: tuple[str, ...], suffix: str) -> Path:
-        return self.folder / f"{'--'.join(map(_file_name, names))}.{suffix}"
+        return self.folder / f"{'--'.join(map(safe_name, names))}.{suffix}"
 
 
 def parts_key(**decisive: Any) -> str:
     """Return a key of settings and hashes, in JSON's types."""
     return text_hash(json.dumps(decisive, sort_keys=True))
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)

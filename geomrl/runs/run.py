@@ -90,7 +90,7 @@ class Run:
             GeomrlError: the rollouts were graded again since, and are labelled otherwise now.
         """
         found = read_json(self.path / SUMMARY)
-        self._check_labels("summary.json", found.get("labels"), "geomrl probe")
+        self._check_labels(SUMMARY, found.get("labels"), "geomrl probe")
         return found
 
     def _analysis(self, name: str, command: str, by: list[str]) -> pd.DataFrame:

@@ -24,7 +24,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from geomrl.errors import GeomrlError, reason_of
-from geomrl.files import load_user_code
+from geomrl.files import load_user_function
 
 OwnLoss = Callable[
     [Float[Tensor, "rows hidden"], Int[Tensor, " rows"], Bool[Tensor, " rows"]], Float[Tensor, ""]
@@ -111,13 +111,7 @@ def try_own_loss(kind: str) -> list[str]:
 
 
 def _function(kind: str) -> OwnLoss:
-    found: OwnLoss = load_user_code(kind, "an alignment loss")
-    if not callable(found):
-        raise GeomrlError(
-            f"{kind}: is no function but {type(found).__name__}; name one that is called with"
-            " (states, group, correct)"
-        )
-    return found
+    return load_user_function(kind, "an alignment loss", "(states, group, correct)")
 
 
 def _tried(kind: str, states: Tensor, group: Tensor, correct: Tensor) -> tuple[float, Tensor]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomrl.errors import GeomrlError, MissingExtra
+from geomrl.runs.layout import METRICS
 from geomrl.runs.manifest import read_manifest
 from geomrl.train.config import TrainConfig
 from geomrl.train.user_code import try_user_code
@@ -72,7 +73,7 @@ def check_folder(run: Path, *, resume: bool) -> bool:
         raise GeomrlError(
             f"{run}: holds a training run; add --resume to go on with it, or give another --out"
         )
-    left = [name for name in ("checkpoints", "metrics.jsonl") if (run / name).exists()]
+    left = [name for name in ("checkpoints", METRICS) if (run / name).exists()]
     if left and not begun:
         raise GeomrlError(
             f"{run}: holds {left[0]} of a training, but no record of it in manifest.json; copy the"
@@ -130,7 +131,7 @@ def read_model_config(config: TrainConfig) -> Any:
     """
     from transformers import AutoConfig
 
-    from geomrl.models.loading import resolve_model
+    from geomrl.models.names import resolve_model
 
     name = config.model.name
     source = resolve_model(name)

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from geomrl.files import write_json
-from geomrl.runs.layout import MANIFEST
+from geomrl.runs.layout import MANIFEST, USER_CODE
 from geomrl.runs.manifest import (
     check_same_settings,
     flat_settings,
@@ -17,7 +17,6 @@ from geomrl.runs.manifest import (
     record_step,
 )
 from geomrl.train.config import TrainConfig
-from geomrl.train.user_code import KEY as USER_CODE
 from geomrl.train.user_code import check_unchanged, user_code
 
 STEP = "train"

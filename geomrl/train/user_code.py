@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from geomrl.errors import GeomrlError
-from geomrl.files import is_user_code, user_code_hash
+from geomrl.files import is_user_code, user_code_hashes
 from geomrl.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from geomrl.train.world import World
-
-KEY = "user_code"
-"""In a step's record in the manifest: "FILE.py:NAME" -> hash of the file."""
 
 
 def user_code(config: TrainConfig) -> dict[str, str]:
@@ -27,7 +24,7 @@ def user_code(config: TrainConfig) -> dict[str, str]:
         named += [config.alignment.kind, config.alignment.anchor]
     if config.evaluation is not None:
         named += config.evaluation.anchors
-    return {name: user_code_hash(name) for name in dict.fromkeys(named) if is_user_code(name)}
+    return user_code_hashes(named)
 
 
 def check_unchanged(where: object, before: Mapping[str, str], now: Mapping[str, str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from geomrl.ablate.ablation import Ablation
 from geomrl.ablate.grid import BASELINE, CONTROL, DEFAULT, FACTORS
 from geomrl.ablate.table import PRIMARY
 from geomrl.files import write_json
+from geomrl.progress import Progress
 from geomrl.train.losses import loss_label
 from geomrl.viz import theme
 from geomrl.viz.picture import FORMATS, Picture, check_formats, write_picture
@@ -45,7 +46,7 @@ def draw_ablation(
     out: Path | None = None,
     *,
     formats: Sequence[str] = FORMATS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Draw an ablation's pictures and return the files written, `figures.json` last.
 

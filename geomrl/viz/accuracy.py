@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from geomrl.evaluate.accuracy import AVERAGE
 from geomrl.files import read_json, read_parquet
+from geomrl.progress import Progress
 from geomrl.runs.layout import ACCURACY, DIFFERENCES, SUMMARY
 from geomrl.viz import theme
 from geomrl.viz.picture import Picture, write_picture
@@ -29,7 +30,7 @@ def draw_evaluation(
     folder: Path,
     out: Path | None = None,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Draw an evaluation's pictures, PNG, PDF and CSV each, and return the files written.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ import pandas as pd
 from geomrl.compare.comparison import Comparison
 from geomrl.compare.measures.measure import Line, Panel
 from geomrl.compare.shown import pictures
+from geomrl.progress import Progress
 from geomrl.viz import theme
 from geomrl.viz.picture import write_picture
 from geomrl.viz.series import Panels, Series, draw_series
@@ -25,7 +26,7 @@ def draw_comparison(
     out: Path | None = None,
     *,
     anchor: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Draw each checkpoint's pictures: PNG, PDF and the CSV behind each; return the files.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from geomrl.errors import GeomrlError
+from geomrl.progress import Progress
 from geomrl.runs.layout import folder_kinds
 
 
@@ -19,7 +20,7 @@ def draw_folder(
     seed: int = 0,
     umap: bool = True,
     figures: Sequence[str] = (),
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Draw the pictures that fit a folder's content; return the files written.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geomrl.errors import GeomrlError
-from geomrl.files import load_user_code, user_code_hash, write_json
-from geomrl.runs.layout import SUMMARY
+from geomrl.files import load_user_code, safe_name, user_code_hashes, write_json
+from geomrl.progress import Progress
+from geomrl.runs.layout import SUMMARY, USER_CODE
 from geomrl.viz import (
     contrasts,
     distributions,
@@ -53,7 +54,7 @@ def draw_figures(
     umap: bool = True,
     figures: Sequence[str] = (),
     formats: Sequence[str] = FORMATS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Draw a run's pictures and return the files written, `figures.json` last.
 
@@ -104,7 +105,7 @@ def draw_figures(
         "pictures": pictures,
     }
     if figures:
-        record["user_code"] = {spec: user_code_hash(spec) for spec in figures}
+        record[USER_CODE] = user_code_hashes(figures)
     write_json(out / "figures.json", record)
     return [*written, out / "figures.json"]
 
@@ -136,11 +137,7 @@ def make_pictures(
     for benchmark in benchmarks:
         scene = _scene(run, benchmark, layer=layer, anchor=anchor, seed=seed, umap=umap)
         for make in makes:
-            yield _file_name(benchmark) if len(benchmarks) > 1 else "", make(scene)
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "._-" else "-" for c in name)
+            yield safe_name(benchmark) if len(benchmarks) > 1 else "", make(scene)
 
 
 def _own_figure(spec: str) -> Make:
@@ -159,7 +156,7 @@ def _own_figure(spec: str) -> Make:
                 f"{spec}: gave {type(outcome).__name__}; return geomrl.viz.picture's Picture, or "
                 "Skipped with the reason"
             )
-        if outcome.name != _file_name(outcome.name):
+        if outcome.name != safe_name(outcome.name):
             raise GeomrlError(
                 f"{spec}: '{outcome.name}' is no file's name; use letters, digits, '_', '-' and '.'"
             )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.files import write_json
+from geomrl.files import safe_name, write_json
+from geomrl.progress import Progress
 from geomrl.runs.layout import METRICS
 from geomrl.train.config import load_config
 from geomrl.train.metrics_log import read_metrics
@@ -26,7 +27,7 @@ def draw_training(
     out: Path | None = None,
     *,
     formats: Sequence[str] = FORMATS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Path]:
     """Draw a training's curves and return the files written, `figures.json` last.
 
@@ -107,7 +108,7 @@ def training_layouts(metrics: pd.DataFrame) -> dict[str, tuple[list[Panel], list
     for *benchmark, anchor, layer in places:
         words = ", ".join([*benchmark, layer_words(layer), anchor_label(anchor)])
         stem = "_".join(["heldout_geometry", *benchmark, anchor, layer])
-        name = "".join(c if c.isalnum() or c in "._-" else "-" for c in stem)
+        name = safe_name(stem)
         prefix = "/".join(["eval", *benchmark, anchor, layer])
         pictures[name] = (_geometry(prefix), [words, *heldout])
     return pictures

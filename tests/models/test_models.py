@@ -8,7 +8,8 @@ from tiny import character_tokenizer
 from transformers import AutoModelForCausalLM
 
 from geomrl.errors import GeomrlError
-from geomrl.models.loading import load_model, load_tokenizer, short_name, vocabulary_hash
+from geomrl.models.identity import vocabulary_hash
+from geomrl.models.loading import load_model, load_tokenizer, short_name
 
 
 @pytest.fixture

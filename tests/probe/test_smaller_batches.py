@@ -13,13 +13,13 @@ from small_runs import rollout_lines, save_model, write_lines
 from geomrl.errors import GeomrlError
 from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
-from geomrl.probe.steps import read_states, run_marker
+from geomrl.probe.steps import read_states
 from geomrl.rollout import generate
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.steps import import_rollouts, make_rollouts
-from geomrl.runs.run import open_run
+from geomrl.runs.run import open_run, run_marker
 from geomrl.runs.states import StateStore
 
 PLACES = {"layers": ("1", "final"), "anchors": ("marker_end", "response_last")}

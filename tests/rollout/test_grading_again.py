@@ -11,14 +11,14 @@ from geomrl.cli.app import app
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json, write_json
 from geomrl.models.options import ModelOptions
-from geomrl.probe.steps import probe_states, run_marker
+from geomrl.probe.steps import probe_states
 from geomrl.problems.load import load_problems
 from geomrl.rollout import generate
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.steps import make_rollouts
-from geomrl.runs.run import open_run
+from geomrl.runs.run import open_run, run_marker
 
 CONFIG = RolloutConfig(n=4, chunk=8, sampling=Sampling(max_tokens=128), template="plain")
 

@@ -5,7 +5,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from geomrl.errors import GeomrlError
-from geomrl.stats.intervals import jackknife_interval, mean_interval, pair_interval, resample_counts
+from geomrl.stats.bootstrap import resample_counts
+from geomrl.stats.intervals import jackknife_interval, mean_interval, pair_interval
 from geomrl.stats.passk import pass_at_k
 
 P, SAMPLES = 30, 16

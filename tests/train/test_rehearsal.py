@@ -8,7 +8,8 @@ from typer.testing import CliRunner
 
 from geomrl.cli.app import app
 from geomrl.errors import GeomrlError
-from geomrl.models.loading import LoadedModel, resolve_model
+from geomrl.models.loading import LoadedModel
+from geomrl.models.names import resolve_model
 from geomrl.problems.problem import Problem
 from geomrl.rollout.engine import Completion, Sampling
 from geomrl.rollout.engines.transformers import TransformersEngine

@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 from geomrl.cli.app import app
 from geomrl.errors import GeomrlError
-from geomrl.models.loading import load_model, resolve_model
+from geomrl.models.loading import load_model
+from geomrl.models.names import resolve_model
 from geomrl.train.config import TrainConfig, load_config, override, resolved_yaml
 from geomrl.train.memory import estimate, model_shape, trainable_weights
 from geomrl.train.policy import prepare_model

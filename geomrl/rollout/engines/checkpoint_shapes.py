@@ -9,7 +9,7 @@ from transformers.utils import cached_file
 
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json
-from geomrl.models.loading import resolve_model
+from geomrl.models.names import resolve_model
 
 
 def checkpoint_shapes(model: str) -> dict[str, tuple[int, ...]]:

@@ -17,7 +17,8 @@ from torch import Tensor
 from transformers import AutoConfig
 
 from geomrl.errors import GeomrlError
-from geomrl.models.loading import LoadedModel, load_model, resolve_model
+from geomrl.models.loading import LoadedModel, load_model
+from geomrl.models.names import resolve_model
 from geomrl.models.turns import end_ids
 from geomrl.rollout.engine import (
     Completion,

@@ -27,7 +27,8 @@ from torch import Tensor
 from transformers import AutoConfig, GenerationConfig
 
 from geomrl.errors import GeomrlError, MissingExtra
-from geomrl.models.loading import load_tokenizer, resolve_model
+from geomrl.models.loading import load_tokenizer
+from geomrl.models.names import resolve_model
 from geomrl.models.turns import end_ids
 from geomrl.rollout.engine import (
     Completion,

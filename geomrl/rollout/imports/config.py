@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from geomrl.files import user_code_hash
+from geomrl.runs.layout import USER_CODE
 
 READER = "reader"
 _NEWER = ("raw_prompt", "format")
@@ -48,5 +49,5 @@ def import_settings(config: ImportConfig) -> dict[str, Any]:
     settings = {k: dict(v) if isinstance(v, Mapping) else v for k, v in asdict(config).items()}
     settings = {k: v for k, v in settings.items() if k not in _NEWER or v} | {READER: 2}
     if config.format is not None:
-        settings["user_code"] = {config.format: user_code_hash(config.format)}
+        settings[USER_CODE] = {config.format: user_code_hash(config.format)}
     return settings

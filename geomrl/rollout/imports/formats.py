@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.files import load_user_code
+from geomrl.files import load_user_function
 from geomrl.progress import Say
 from geomrl.rollout.imports import by_column, lm_eval
 from geomrl.rollout.imports.columns import match_columns, select
@@ -59,12 +59,7 @@ def opened(path: Path, config: ImportConfig, say: Say) -> tuple[pd.DataFrame, di
 
 def _own_rows(name: str, path: Path, config: ImportConfig, say: Say) -> pd.DataFrame:
     """Read a file with a function of the user's, which may return dictionaries, too."""
-    read = load_user_code(name, "a rollout format")
-    if not callable(read):
-        raise GeomrlError(
-            f"{name}: is no function but {type(read).__name__}; name one that is called with (path,"
-            " config, say) and returns rows"
-        )
+    read = load_user_function(name, "a rollout format", "(path, config, say) and returns rows")
     found = read(path, config, say)
     rows = found if isinstance(found, pd.DataFrame) else pd.DataFrame(_dictionaries(found, name))
     if rows.empty:

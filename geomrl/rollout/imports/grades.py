@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pandas as pd
 from geomrl.errors import GeomrlError
 from geomrl.problems.golds import bare_gold
 from geomrl.problems.nested import plain
+from geomrl.progress import Progress
 from geomrl.runs.rollouts import grade_columns
 from geomrl.verify.verifier import Grade, Verifier
 
@@ -24,7 +25,7 @@ def graded_rows(
     columns: Mapping[str, str],
     keep_labels: bool,
     path: Path,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> pd.DataFrame:
     """Fill in gold and verdict."""
     worked = columns.get("gold", "").rpartition(".")[2] == "solution"
@@ -53,7 +54,7 @@ def _no_gold(rows: pd.DataFrame, columns: Mapping[str, str], path: Path) -> str:
     )
 
 
-def _tell(progress: Callable[[int, int], None], total: int, done: int) -> None:
+def _tell(progress: Progress, total: int, done: int) -> None:
     progress(done, total)
 
 

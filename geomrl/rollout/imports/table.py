@@ -6,7 +6,7 @@ policy did not see is refused. Golds are read as those of problem files are (`pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from geomrl.errors import GeomrlError
 from geomrl.models.turns import first_turn, turn_end_ids, turn_ends
 from geomrl.problems.golds import bare_gold
 from geomrl.problems.nested import plain
-from geomrl.progress import Say
+from geomrl.progress import Progress, Say
 from geomrl.rollout.imports.chats import as_chat, before_the_answer, content_text, ends_with_answer
 from geomrl.rollout.imports.columns import as_key, is_list
 from geomrl.rollout.imports.config import ImportConfig
@@ -39,7 +39,7 @@ def import_rollouts(
     tokenizer: Any,
     verifier: Verifier,
     config: ImportConfig,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     say: Say = _silent,
 ) -> pd.DataFrame:
     """Read rollouts of another tool into the rollout table.
@@ -80,7 +80,7 @@ def import_verdicts(
     path: Path,
     verifier: Verifier,
     config: ImportConfig,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     *,
     benchmark: str | None = None,
     say: Say = _silent,
