@@ -146,6 +146,7 @@ def _scales(
             config=_one_step(plan, kind, seed),
             out=out / "scales" / folder_name(kind),
             keep_models=False,
+            code=code,
         )
         for kind in plan.kinds
         if kind not in norms
