@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from geomrl.compare.comparison import Comparison, open_comparison
-    from geomrl.compare.run import CompareConfig, compare_models
+    from geomrl.compare.config import CompareConfig
+    from geomrl.compare.run import compare_models
     from geomrl.errors import GeomrlError
     from geomrl.evaluate.evaluation import Evaluation, evaluate_models, open_evaluation
     from geomrl.evaluate.presets import preset
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "CompareConfig": "geomrl.compare.run",
+    "CompareConfig": "geomrl.compare.config",
     "compare_models": "geomrl.compare.run",
     "Comparison": "geomrl.compare.comparison",
     "open_comparison": "geomrl.compare.comparison",

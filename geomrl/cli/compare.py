@@ -98,7 +98,8 @@ def compare(
     Its parameters are the command's options.
     """
     from geomrl.cli.comparison_tables import print_comparison
-    from geomrl.compare.run import CompareConfig, compare_models
+    from geomrl.compare.config import CompareConfig
+    from geomrl.compare.run import compare_models
     from geomrl.models.options import ModelOptions
     from geomrl.probe.anchors import DEFAULT_ANCHORS
     from geomrl.probe.extraction import ExtractionConfig

@@ -126,7 +126,7 @@ def probe(
             own_format=own_format,
         )
     loaded = options.load(model)
-    check_readable(loaded, extraction)
+    reader = check_readable(loaded, extraction)
     if rollouts is not None:
         import_rollouts(rollouts, loaded, out, config=importing, marker=marker, say=say)
     elif problems is not None:
@@ -152,7 +152,7 @@ def probe(
             ),
         )
     run = probe_states(
-        loaded, out, config=extraction, seed=seed, n_boot=boot, n_perm=permutations,
+        reader, out, config=extraction, seed=seed, n_boot=boot, n_perm=permutations,
         options=options, say=say,
     )  # fmt: skip
     print_headline(run)
@@ -161,7 +161,7 @@ def probe(
         raise GeomrlError(f"{out}: states and tables are written, but {'; '.join(lacking)}")
     if replace:
         table = replace_anchor_states(
-            loaded, out, anchor=replace_anchor, layers=extraction.layers, seed=seed, n_boot=boot,
+            reader, out, anchor=replace_anchor, layers=extraction.layers, seed=seed, n_boot=boot,
             batch_tokens=batch_tokens,
         )  # fmt: skip
         print_replacement(table)

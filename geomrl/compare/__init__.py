@@ -6,7 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geomrl.compare.run import CompareConfig, compare_models
+    from geomrl.compare.config import CompareConfig
+    from geomrl.compare.run import compare_models
 
 __all__ = ["CompareConfig", "compare_models"]
 

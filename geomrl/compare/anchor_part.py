@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
 from geomrl.compare.comparison import part_files, part_folder, read_part, write_part
+from geomrl.compare.config import CompareConfig
 from geomrl.compare.corners import Corners
 from geomrl.compare.encoder_change import GeometryEvidence, geometry_evidence
 from geomrl.compare.measures.measure import Compared, PlaceSettings
@@ -16,9 +17,6 @@ from geomrl.compare.rows import Place, Row
 from geomrl.files import user_code_hash
 from geomrl.runs.manifest import versions
 from geomrl.runs.parts import Parts, parts_key
-
-if TYPE_CHECKING:
-    from geomrl.compare.run import CompareConfig
 
 ByLayer = Mapping[str, GeometryEvidence | None]
 

@@ -29,6 +29,7 @@ from geomrl.geometry.label_tests import (
 from geomrl.geometry.spaces import SPACES, Refusal, build_space
 from geomrl.geometry.spectrum import matched_spectra, residual_share
 from geomrl.runs.parts import Parts
+from geomrl.stats.draws import Draws
 from geomrl.stats.permutation import max_statistic_p
 
 CONTEXT = ("policy", "encoder", "step", "benchmark")
@@ -109,13 +110,13 @@ def similarity_table(
         raise GeomrlError(f"similarity context lacks {', '.join(missing)}: give these constants")
     rows: list[Row] = []
     notes = _Notes()
-    settings = _Settings(seed, n_boot, n_perm)
+    draws = Draws(seed, n_boot, n_perm)
     for anchor in anchors:
         rows += _anchor_rows(
             read_states,
             layers,
             anchor=anchor,
-            settings=settings,
+            draws=draws,
             notes=notes,
             progress=progress,
             parts=parts,
@@ -178,13 +179,6 @@ def headline(
 
 
 @dataclass(frozen=True)
-class _Settings:
-    seed: int
-    n_boot: int
-    n_perm: int
-
-
-@dataclass(frozen=True)
 class _Labels:
     """What an anchor's labels fix for all its layers."""
 
@@ -217,7 +211,7 @@ def _anchor_rows(
     read_states: ReadStates,
     layers: Sequence[str],
     anchor: str,
-    settings: _Settings,
+    draws: Draws,
     notes: _Notes,
     progress: Callable[[str], None] | None,
     parts: Parts | None,
@@ -231,10 +225,10 @@ def _anchor_rows(
         if place is None:
             table, states = read_states(layer, anchor)
             groups = group_rows(table)
-            labels = labels or _labels(groups, settings)
+            labels = labels or _labels(groups, draws)
             where = f"layer {layer}, anchor {anchor}"
             _check_aligned(table, states, here=groups, first=labels.groups, place=where)
-            place = _place(states, labels, layer=layer, anchor=anchor, settings=settings)
+            place = _place(states, labels, layer=layer, anchor=anchor, draws=draws)
             if parts is not None:
                 parts.write(place, anchor, layer)
         rows += place["rows"]
@@ -244,7 +238,7 @@ def _anchor_rows(
             statistics.setdefault((measure, space), {})[layer] = np.array(values)
         if progress:
             progress(f"{anchor}, layer {layer}")
-    return rows + _test_rows(rows, statistics, settings)
+    return rows + _test_rows(rows, statistics, draws)
 
 
 def _place(
@@ -252,7 +246,7 @@ def _place(
     labels: _Labels,
     layer: str,
     anchor: str,
-    settings: _Settings,
+    draws: Draws,
 ) -> dict[str, Any]:
     """Return rows, notes and test statistics of one layer and anchor, in JSON's types."""
     notes = _Notes()
@@ -262,7 +256,7 @@ def _place(
     if labels.groups.n_problems:
         ordered = states[labels.groups.order]
         rows, statistics = _layer_rows(
-            ordered, labels, layer=layer, anchor=anchor, settings=settings, notes=notes
+            ordered, labels, layer=layer, anchor=anchor, draws=draws, notes=notes
         )
     return {
         "rows": [{name: _plain(value) for name, value in row.items()} for row in rows],
@@ -275,11 +269,11 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def _labels(groups: Groups, settings: _Settings) -> _Labels:
+def _labels(groups: Groups, draws: Draws) -> _Labels:
     return _Labels(
         groups,
-        draw_verdicts(groups, settings.n_perm, seed=settings.seed),
-        draw_answers(groups, settings.n_perm, seed=settings.seed),
+        draw_verdicts(groups, draws.n_perm, seed=draws.seed),
+        draw_answers(groups, draws.n_perm, seed=draws.seed),
     )
 
 
@@ -326,7 +320,7 @@ def _layer_rows(
     labels: _Labels,
     layer: str,
     anchor: str,
-    settings: _Settings,
+    draws: Draws,
     notes: _Notes,
 ) -> tuple[list[Row], dict[tuple[str, str], Float[np.ndarray, " m1"]]]:
     """Return the rows of one layer, and its test statistics by (measure, space)."""
@@ -340,7 +334,7 @@ def _layer_rows(
         rows.append({"layer": layer, "anchor": anchor, **_row(measure, space, found)})
 
     for name in SPACES:
-        space = build_space(name, states, groups, seed=settings.seed)
+        space = build_space(name, states, groups, seed=draws.seed)
         if isinstance(space, Refusal):
             notes.add(f"no {name} cosines: {space.reason}", place)
             continue
@@ -353,14 +347,14 @@ def _layer_rows(
         grams = [space.within(p) for p in range(groups.n_problems)]
         within, across = within_cells(grams, groups), cross_cells(space, groups)
         for found in estimate_cells(
-            within, across, seed=settings.seed, label=_LABEL, n_boot=settings.n_boot
+            within, across, seed=draws.seed, label=_LABEL, n_boot=draws.n_boot
         ):
             add("cosine", name, found)
         statistics["permutation_correctness", name] = verdict_statistics(grams, labels.verdicts)
         statistics["permutation_answer_class", name] = answer_statistics(grams, labels.answers)
     for found in _residual_shares(states, groups):
         add("residual_share", "raw", found)
-    spectra, n = matched_spectra(states, groups, seed=settings.seed)
+    spectra, n = matched_spectra(states, groups, seed=draws.seed)
     for (measure, cell), interval in spectra.items():
         add(
             measure,
@@ -401,7 +395,7 @@ def _row(measure: str, space: str, found: Estimate) -> Row:
     }
 
 
-def _test_rows(rows: list[Row], statistics: Statistics, settings: _Settings) -> list[Row]:
+def _test_rows(rows: list[Row], statistics: Statistics, draws: Draws) -> list[Row]:
     """Return the tests' rows, and set the p of the contrasts among `rows` that they test."""
     contrasts = {
         (row["cell"], row["space"], row["layer"]): row
@@ -416,5 +410,5 @@ def _test_rows(rows: list[Row], statistics: Statistics, settings: _Settings) -> 
             contrast = contrasts[TESTED[measure], space, layer]
             contrast["p"] = p
             blank = {"measure": measure, "value": value, "low": np.nan, "high": np.nan}
-            found.append({**contrast, **blank, "n_boot": settings.n_perm})
+            found.append({**contrast, **blank, "n_boot": draws.n_perm})
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from geomrl.runs.parts import Parts, parts_key
 from geomrl.runs.rollouts import columns_hash, labels_hash
 from geomrl.runs.run import Run, run_marker
 from geomrl.runs.states import StateStore
+from geomrl.stats.draws import Draws
 
 
 def similarity_of(
-    run: Run, loaded: LoadedModel, store: StateStore, draws: dict[str, int], show: bool
+    run: Run, loaded: LoadedModel, store: StateStore, draws: Draws, show: bool
 ) -> tuple[pd.DataFrame, list[str]]:
     """Return this encoder's rows for every benchmark, and notes on them."""
     tables, notes = [], []
@@ -39,7 +41,7 @@ def similarity_of(
                 return rows[here].reset_index(drop=True), states[here]
 
             result = similarity_table(
-                read, layers, anchors, **draws, progress=lambda _: bar.advance(),
+                read, layers, anchors, **asdict(draws), progress=lambda _: bar.advance(),
                 parts=_similarity_parts(run, store, benchmark, draws),
                 context={
                     "policy": policy.iloc[0] if len(policy) else "unknown",
@@ -62,7 +64,7 @@ def with_other_encoders(path: Path, table: pd.DataFrame, encoder: str) -> pd.Dat
     return pd.concat([table, others], ignore_index=True) if len(others) else table
 
 
-def _similarity_parts(run: Run, store: StateStore, benchmark: str, draws: dict[str, int]) -> Parts:
+def _similarity_parts(run: Run, store: StateStore, benchmark: str, draws: Draws) -> Parts:
     """Return where the finished places of one encoder's similarity on one benchmark are kept."""
     labels = run.rollouts[run.rollouts["benchmark"] == benchmark]
     rows = store.rows()
@@ -70,7 +72,7 @@ def _similarity_parts(run: Run, store: StateStore, benchmark: str, draws: dict[s
     key = parts_key(
         labels=labels_hash(labels), rows=columns_hash(rows[["rollout_id", "anchor", "token_index"]]),
         encoder=store.settings.encoder_hash, dtype=store.settings.dtype,
-        rollouts=store.settings.rollouts, geomrl=versions()["geomrl"], **draws,
+        rollouts=store.settings.rollouts, geomrl=versions()["geomrl"], **asdict(draws),
     )  # fmt: skip
     folder = run.path / "parts" / "similarity" / store.path.name
     return Parts(folder / "".join(c if c.isalnum() else "-" for c in benchmark), key)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -96,6 +97,12 @@ class ModelProbe:
         self.tokens = TokenBytes(loaded.tokenizer)
         self.stop_ids = turn_end_ids(loaded.model.generation_config, loaded.tokenizer)
         self.unreadable = check_reading(loaded, self.extractor)
+
+    def as_filed(self, folder: Path) -> Self:
+        """Return the same, checked already, under the key that a folder has (`LoadedModel.as_filed`)."""
+        other = copy(self)
+        other.loaded = self.loaded.as_filed(folder)
+        return other
 
     @property
     def hidden_size(self) -> int:

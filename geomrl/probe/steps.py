@@ -7,6 +7,7 @@ the opened run.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
@@ -20,6 +21,7 @@ from geomrl.files import (
     write_json,
     write_parquet,
 )
+from geomrl.models.context import Context
 from geomrl.models.loading import LoadedModel
 from geomrl.models.options import ModelOptions, loaded_model
 from geomrl.models.token_ids import check_ids_fit
@@ -44,38 +46,36 @@ from geomrl.runs.manifest import read_manifest, record_step
 from geomrl.runs.replacement import write_replacement
 from geomrl.runs.run import Run, open_run, run_marker
 from geomrl.runs.states import StateStore
+from geomrl.stats.draws import Draws
 
 
 def read_states(
-    model: str | LoadedModel,
+    model: str | LoadedModel | ModelProbe,
     out: Path | str,
     *,
     config: ExtractionConfig | None = None,
-    options: ModelOptions | None = None,
-    show: bool = True,
-    say: Say = lambda line: None,
+    context: Context | None = None,
 ) -> tuple[Run, StateStore]:
     """Read anchor states of a run's rollouts into its store, without analysing them.
 
     Args:
-        model: the encoder; it may be another model than the policy, of the same vocabulary.
+        model: the encoder, or what reads it (`check_readable`); it may be another model than the
+            policy, of the same vocabulary.
         out: a run directory with rollouts.
         config: layers, anchors, batch size.
-        options: how to load the model; several devices share the shards.
-        show: show a progress bar.
-        say: called with the size estimate.
+        context: how to load the model (several devices share the shards), what is shown; its `say`
+            is called with the size estimate.
 
     Raises:
         GeomrlError: see the message; finished shards are kept.
     """
     run = open_run(out)
-    options = options or ModelOptions()
-    loaded = loaded_model(model, options).as_filed(run.path / STATES)
+    config, context = config or ExtractionConfig(), context or Context()
+    reader = model_probe(model, context.options).as_filed(run.path / STATES)
+    loaded = reader.loaded
     check_belongs(run, loaded)
-    reader = ModelProbe(loaded)
-    config = config or ExtractionConfig()
     settings = store_settings(reader, run.rollouts, run_marker(run), config)
-    say(
+    context.say(
         f"states: {settings.n_rollouts} rollouts x {len(settings.anchors)} anchors x "
         f"{len(settings.layers)} layers, at most {size_estimate(settings) / 1e6:.1f} MB on disk"
     )
@@ -83,21 +83,21 @@ def read_states(
     folder.mkdir(parents=True, exist_ok=True)
     with user_code_as_it_is(), sole_process(folder / ".lock", "an extraction"):
         store = StateStore.create(folder, settings)
-        loading = {"encoder": loaded.name, **options.loading()}
+        loading = {"encoder": loaded.name, **context.options.loading()}
         if settings.user_code:
             loading[USER_CODE] = user_code_hashes(settings.user_code)
         record_step(run.path, f"states/{loaded.key}", loading, begun=False)
         for shard in stale_shards(reader, run.rollouts, run_marker(run), store):
-            say(f"states: shard {shard} is read again: its rollouts' anchors are elsewhere now")
+            context.say(
+                f"states: shard {shard} is read again: its rollouts' anchors are elsewhere now"
+            )
             store.discard(shard)
-        _extract(
-            run, reader, store=store, batch_tokens=config.batch_tokens, options=options, show=show
-        )
+        _extract(run, reader, store=store, batch_tokens=config.batch_tokens, context=context)
     return open_run(out), StateStore(store.path)
 
 
 def probe_states(
-    model: str | LoadedModel,
+    model: str | LoadedModel | ModelProbe,
     out: Path | str,
     *,
     config: ExtractionConfig | None = None,
@@ -111,7 +111,8 @@ def probe_states(
     """Read anchor states of a run's rollouts and compute similarity and summary.
 
     Args:
-        model: the encoder; it may be another model than the policy, of the same vocabulary.
+        model: the encoder, or what reads it (`check_readable`); it may be another model than the
+            policy, of the same vocabulary.
         out: a run directory with rollouts.
         config: layers, anchors, batch size.
         seed: of every draw in the statistics.
@@ -124,10 +125,10 @@ def probe_states(
     Raises:
         GeomrlError: see the message; finished shards are kept.
     """
-    options = options or ModelOptions()
-    loaded = loaded_model(model, options).as_filed(Path(out) / STATES)
-    run, store = read_states(loaded, out, config=config, options=options, show=show, say=say)
-    draws = {"seed": seed, "n_boot": n_boot, "n_perm": n_perm}
+    context, draws = Context(options or ModelOptions(), show, say), Draws(seed, n_boot, n_perm)
+    reader = model_probe(model, context.options).as_filed(Path(out) / STATES)
+    run, store = read_states(reader, out, config=config, context=context)
+    loaded = reader.loaded
     table, notes = similarity_of(run, loaded, store=store, draws=draws, show=show)
     for note in notes:
         say(f"note: {note}")
@@ -135,15 +136,15 @@ def probe_states(
         table = with_other_encoders(run.path / SIMILARITY, table, loaded.key)
         write_parquet(run.path / SIMILARITY, table)
         write_csv((run.path / SIMILARITY).with_suffix(".csv"), table)
-    made_of = {"labels": run.labels, **draws}
+    made_of = {"labels": run.labels, **asdict(draws)}
     record_step(run.path, f"similarity/{loaded.key}", made_of, begun=False)
     own = open_run(out, loaded.key)
-    write_json(run.path / SUMMARY, summarise(own, loaded.key, notes, seed=seed, n_boot=n_boot))
+    write_json(run.path / SUMMARY, summarise(own, loaded.key, notes, draws))
     return open_run(out)
 
 
 def replace_anchor(
-    model: str | LoadedModel,
+    model: str | LoadedModel | ModelProbe,
     out: Path | str,
     *,
     anchor: str = "before_marker",
@@ -168,9 +169,9 @@ def replace_anchor(
             f"{anchor}: states are replaced at geomrl's own anchors only; take one of these"
         )
     run = open_run(out)
-    loaded = loaded_model(model, options).as_filed(run.path / STATES)
+    reader = model_probe(model, options).as_filed(run.path / STATES)
+    loaded = reader.loaded
     check_belongs(run, loaded)
-    reader = ModelProbe(loaded)
     names = reader.layers(layers)
     parts = replacement_parts(run, reader, anchor, seed)
     missing = [name for name in names if parts.read_frame(anchor, name) is None]
@@ -206,13 +207,22 @@ def check_belongs(run: Run, loaded: LoadedModel) -> None:
     check_ids_fit(run.rollouts, loaded.tokenizer, run.path / ROLLOUTS, limit=20)
 
 
-def check_readable(loaded: LoadedModel, config: ExtractionConfig | None = None) -> None:
-    """Refuse a model whose states cannot be read, before anything is sampled from it.
+def model_probe(
+    model: str | LoadedModel | ModelProbe, options: ModelOptions | None = None
+) -> ModelProbe:
+    """Return what reads a model, as it is where it is made already, and loaded where it is named."""
+    return model if isinstance(model, ModelProbe) else ModelProbe(loaded_model(model, options))
+
+
+def check_readable(loaded: LoadedModel, config: ExtractionConfig | None = None) -> ModelProbe:
+    """Return what reads a model; refuse one whose states cannot be read before it is sampled from.
 
     Raises:
         GeomrlError: the model disagrees with itself, or a layer that is asked for cannot be read.
     """
-    ModelProbe(loaded).layers((config or ExtractionConfig()).layers)
+    reader = ModelProbe(loaded)
+    reader.layers((config or ExtractionConfig()).layers)
+    return reader
 
 
 def _extract(
@@ -220,16 +230,15 @@ def _extract(
     reader: ModelProbe,
     store: StateStore,
     batch_tokens: int,
-    options: ModelOptions,
-    show: bool,
+    context: Context,
 ) -> None:
     """Make the store's missing shards, on one device or several."""
     missing = store.missing_shards()
     todo = sum(len(store.shard_range(shard)) for shard in missing)
-    with progress_bar("states", "rollouts", show=show) as bar:
+    with progress_bar("states", "rollouts", show=context.show) as bar:
         bar.set(len(run.rollouts) - todo, len(run.rollouts))
         marker = run_marker(run)
-        if len(options.device_list) == 1 or not missing:
+        if len(context.options.device_list) == 1 or not missing:
             fill_store(
                 reader,
                 run.rollouts,
@@ -240,9 +249,9 @@ def _extract(
                 batch_tokens=batch_tokens,
             )
         else:
-            load = {"name": reader.loaded.name, **options.loading()}
+            load = {"name": reader.loaded.name, **context.options.loading()}
             fill_store_on_devices(
-                options.device_list,
+                context.options.device_list,
                 run.path,
                 store=store.path,
                 marker=marker.spec,

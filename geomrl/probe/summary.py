@@ -10,15 +10,14 @@ from geomrl.geometry.similarity import headline
 from geomrl.runs.manifest import versions
 from geomrl.runs.run import Run
 from geomrl.runs.states import absences
+from geomrl.stats.draws import Draws
 from geomrl.stats.intervals import Interval, mean_interval
 from geomrl.stats.passk import pass_at_k
 
 KS = (1, 2, 4, 8, 16, 32, 64)
 
 
-def summarise(
-    run: Run, encoder: str, notes: list[str], *, seed: int = 0, n_boot: int = 2000
-) -> dict[str, Any]:
+def summarise(run: Run, encoder: str, notes: list[str], draws: Draws) -> dict[str, Any]:
     """Return the run's headline figures, in JSON's types."""
     rollouts = run.rollouts
     table = run.similarity[run.similarity["encoder"] == encoder]
@@ -26,13 +25,13 @@ def summarise(
         "run": str(run.path),
         "policy": next(iter(rollouts["policy"].dropna()), "unknown"),
         "encoder": encoder,
-        "seed": seed,
-        "n_boot": n_boot,
+        "seed": draws.seed,
+        "n_boot": draws.n_boot,
         "labels": run.labels,
         "versions": versions(),
         "benchmarks": {
             name: {
-                **_accuracy(rollouts[rollouts["benchmark"] == name], name, seed, n_boot),
+                **_accuracy(rollouts[rollouts["benchmark"] == name], name, draws),
                 **_headlines(table[table["benchmark"] == name]),
             }
             for name in rollouts["benchmark"].unique()
@@ -63,7 +62,7 @@ def shortcomings(rollouts: pd.DataFrame) -> list[str]:
     return found
 
 
-def _accuracy(rollouts: pd.DataFrame, name: str, seed: int, n_boot: int) -> dict[str, Any]:
+def _accuracy(rollouts: pd.DataFrame, name: str, draws: Draws) -> dict[str, Any]:
     """Return verdict counts and pass@k with intervals by problem."""
     right = (rollouts["verdict"] == "correct").groupby(rollouts["problem_id"], sort=False)
     sizes, correct = right.size(), right.sum()
@@ -74,11 +73,14 @@ def _accuracy(rollouts: pd.DataFrame, name: str, seed: int, n_boot: int) -> dict
         "mixed_problems": int(((correct > 0) & (correct < sizes)).sum()),
         "pass@1": interval_dict(
             mean_interval(
-                (correct / sizes).to_numpy(), seed=seed, label=f"{name}/pass@1", n_boot=n_boot,
+                (correct / sizes).to_numpy(),
+                seed=draws.seed,
+                label=f"{name}/pass@1",
+                n_boot=draws.n_boot,
                 bounds=(0.0, 1.0),
             )
         ),
-    }  # fmt: skip
+    }
     if sizes.nunique() != 1:
         found["pass@k"] = f"not computed: groups of {sizes.min()} to {sizes.max()} samples"
         return found
@@ -87,7 +89,11 @@ def _accuracy(rollouts: pd.DataFrame, name: str, seed: int, n_boot: int) -> dict
     for k in (k for k in KS if 1 < k <= n):
         each = pass_at_k(correct.to_numpy(), n, k)
         interval = mean_interval(
-            each, seed=seed, label=f"{name}/pass@{k}", n_boot=n_boot, bounds=(0.0, 1.0)
+            each,
+            seed=draws.seed,
+            label=f"{name}/pass@{k}",
+            n_boot=draws.n_boot,
+            bounds=(0.0, 1.0),
         )
         found[f"pass@{k}"] = interval_dict(interval)
     return found

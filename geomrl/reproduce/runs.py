@@ -186,7 +186,8 @@ class BundledRuns:
         return out
 
     def _comparison(self) -> Path:
-        from geomrl.compare.run import CompareConfig, compare_models
+        from geomrl.compare.config import CompareConfig
+        from geomrl.compare.run import compare_models
         from geomrl.probe.extraction import ExtractionConfig
 
         out = self.root / "comparison"

@@ -16,11 +16,12 @@ from planted_models import Edit, edited, random_turn, rotated
 
 from geomrl.cli.app import app
 from geomrl.compare.comparison import open_comparison
+from geomrl.compare.config import CompareConfig, check_distinct
 from geomrl.compare.encoder_change import geometry_evidence, pair_states
 from geomrl.compare.measures.measure import Compared, PlaceSettings, shown_entry, shown_of
 from geomrl.compare.place import MEASURES, own_rows
 from geomrl.compare.rows import COLUMNS, Place
-from geomrl.compare.run import CompareConfig, check_distinct, compare_models
+from geomrl.compare.run import compare_models
 from geomrl.errors import GeomrlError
 from geomrl.files import file_hash
 from geomrl.models.options import ModelOptions

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from geomrl.cli.app import app
 from geomrl.cli.comparison_tables import verdict_lines
-from geomrl.compare.run import CompareConfig, compare_models
+from geomrl.compare.config import CompareConfig
+from geomrl.compare.run import compare_models
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.evaluation import evaluate_models
 from geomrl.evaluate.presets import preset

@@ -8,7 +8,8 @@ from commands import geomrl
 from evaluations import build_rollouts
 from small_runs import save_model, write_lines
 
-from geomrl.compare.run import CompareConfig, compare_models
+from geomrl.compare.config import CompareConfig
+from geomrl.compare.run import compare_models
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.evaluation import compare_samples, open_evaluation
 from geomrl.evaluate.sources import Samples

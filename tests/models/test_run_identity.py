@@ -7,6 +7,7 @@ from small_runs import rollout_lines, save_model, write_lines
 
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json, write_json
+from geomrl.models.context import Context
 from geomrl.models.loading import load_model
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.probe.steps import read_states
@@ -63,10 +64,10 @@ def slower_rotation(folder):
 
 def test_another_rope_theta_is_another_encoder(folder, tmp_path):
     run = imported(folder, tmp_path)
-    read_states(str(folder), run, config=STATES, show=False)
+    read_states(str(folder), run, config=STATES, context=Context(show=False))
     first = open_run(run).states("final", "marker_end")[1]
     slower_rotation(folder)
-    read_states(str(folder), run, config=STATES, show=False)
+    read_states(str(folder), run, config=STATES, context=Context(show=False))
     encoders = open_run(run).encoders
     assert len(encoders) == 2
     found = [open_run(run).states("final", "marker_end", key)[1] for key in encoders]
@@ -139,14 +140,14 @@ def test_states_of_an_older_geomrl_are_found_and_gone_on_with(folder, tmp_path, 
     monkeypatch.setattr("geomrl.probe.extraction._SHARD_ROLLOUTS", 8)
     run = imported(folder, tmp_path)
     loaded = load_model(str(folder))
-    read_states(loaded, run, config=STATES, show=False)
+    read_states(loaded, run, config=STATES, context=Context(show=False))
     want = open_run(run).states("final", "marker_end")[1]
     older_manifest(run, loaded)
     old = older_store(run, loaded)
     for file in old.glob("shard-00001.*"):
         file.unlink()
     kept = {p: p.stat().st_mtime_ns for p in old.glob("shard-*")}
-    read_states(str(folder), run, config=STATES, show=False)
+    read_states(str(folder), run, config=STATES, context=Context(show=False))
     assert open_run(run).encoders == [old.name]
     assert kept == {p: p.stat().st_mtime_ns for p in kept}
     assert np.array_equal(open_run(run).states("final", "marker_end")[1], want)

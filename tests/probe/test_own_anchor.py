@@ -16,6 +16,7 @@ from tiny import byte_level_tokenizer, character_tokenizer
 
 from geomrl.errors import GeomrlError
 from geomrl.files import file_hash
+from geomrl.models.context import Context
 from geomrl.models.loading import load_model
 from geomrl.models.token_bytes import TokenBytes
 from geomrl.probe.anchors import KINDS, anchor_order, before_the_answer, try_anchor
@@ -89,7 +90,9 @@ def test_figures_draw_it_without_the_file(folder, tmp_path, monkeypatch):
 def test_a_run_without_one_is_filed_as_before(folder, tmp_path, monkeypatch):
     shutil.copytree(folder / "run", tmp_path / "run", ignore=shutil.ignore_patterns("states"))
     places = ExtractionConfig(layers=("final",), anchors=("before_marker",))
-    _, store = read_states(str(folder / "model"), tmp_path / "run", config=places, show=False)
+    _, store = read_states(
+        str(folder / "model"), tmp_path / "run", config=places, context=Context(show=False)
+    )
     assert "user_code" not in json.loads((store.path / "store.json").read_text())
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert "user_code" not in manifest[f"states/{store.path.name}"]["settings"]
@@ -104,7 +107,9 @@ def test_an_edited_file_is_read_again_where_the_anchor_moved(folder, tmp_path, m
 
     def read():
         said = []
-        run, _ = read_states("model", "run", config=places, show=False, say=said.append)
+        run, _ = read_states(
+            "model", "run", config=places, context=Context(show=False, say=said.append)
+        )
         rows, _ = run.states("final", "first_digit")
         return [line for line in said if "again" in line], rows["token_index"]
 

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from zoo import zoo_model
 
 from geomrl.cli.app import app
-from geomrl.compare.run import CompareConfig, compare_models
+from geomrl.compare.config import CompareConfig
+from geomrl.compare.run import compare_models
 from geomrl.errors import GeomrlError
 from geomrl.models.decoder import score_next
 from geomrl.models.loading import LoadedModel, load_model

@@ -11,6 +11,7 @@ import torch
 from small_runs import rollout_lines, save_model, write_lines
 
 from geomrl.errors import GeomrlError
+from geomrl.models.context import Context
 from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ExtractionConfig, ModelProbe
 from geomrl.probe.steps import read_states
@@ -52,13 +53,13 @@ def test_finished_shards_are_kept_when_a_smaller_batch_goes_on(model, run, monke
 
     monkeypatch.setattr(StateStore, "write_shard", out_of_memory)
     with pytest.raises(torch.OutOfMemoryError):
-        read_states(model, run, config=LARGE, show=False)
+        read_states(model, run, config=LARGE, context=Context(show=False))
     monkeypatch.setattr(StateStore, "write_shard", write)
     kept = {p: p.stat().st_mtime_ns for p in run.rglob("shard-*")}
     assert len(kept) == 4
     # The size of shards is the store's own, whatever this geomrl would choose.
     monkeypatch.setattr("geomrl.probe.extraction._SHARD_ROLLOUTS", 16)
-    _, store = read_states(model, run, config=SMALL, show=False)
+    _, store = read_states(model, run, config=SMALL, context=Context(show=False))
     assert kept == {p: p.stat().st_mtime_ns for p in kept}
     assert [store.made_with(i)["batch_tokens"] for i in range(5)] == [*["4000"] * 2, *["200"] * 3]
     rows, states = open_run(run).states("final", "response_last")
@@ -100,7 +101,7 @@ def test_another_chunk_keeps_the_rollouts_that_are_there(model, tmp_path, monkey
 
 
 def test_what_a_living_process_writes_is_left_alone(model, run):
-    _, store = read_states(model, run, config=LARGE, show=False)
+    _, store = read_states(model, run, config=LARGE, context=Context(show=False))
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     mine, theirs = (store.path / f".shard-00009.parquet.{p}.tmp" for p in (os.getpid(), dead.pid))
@@ -122,7 +123,7 @@ def held(model, run, begun, end):
 
     ModelProbe.read = waiting
     torch.set_num_threads(1)
-    read_states(model, run, config=LARGE, show=False)
+    read_states(model, run, config=LARGE, context=Context(show=False))
 
 
 def test_a_second_process_is_refused_and_the_first_ends_well(model, run):
@@ -133,7 +134,7 @@ def test_a_second_process_is_refused_and_the_first_ends_well(model, run):
     assert begun.wait(300)
     try:
         with pytest.raises(GeomrlError, match=rf"process {first.pid} on .* runs an extraction"):
-            read_states(model, run, config=LARGE, show=False)
+            read_states(model, run, config=LARGE, context=Context(show=False))
     finally:
         end.set()
         first.join()
