@@ -6,6 +6,7 @@ import torch
 from small_runs import rollout_lines, save_model, write_lines
 
 from geomrl.geometry import similarity
+from geomrl.models.context import Context
 from geomrl.probe import intervention, steps
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.rollout.imports.config import ImportConfig
@@ -31,7 +32,7 @@ def run(tmp_path):
     config = ImportConfig(keep_labels=True, template="plain", columns={"benchmark": "set"})
     file = write_lines(tmp_path / "r.jsonl", lines)
     import_rollouts(file, model, tmp_path / "run", config=config, show=False)
-    steps.read_states(model, tmp_path / "run", config=CONFIG, show=False)
+    steps.read_states(model, tmp_path / "run", config=CONFIG, context=Context(show=False))
     return tmp_path / "run"
 
 
