@@ -18,6 +18,7 @@ from geomrl.problems.problem import Problem
 from geomrl.problems.prompts import Prompt, default_template, render_prompt
 from geomrl.progress import Bar, Say
 from geomrl.rollout.engine import Engine, Request, Sampling
+from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.rollout.grading import (
     golds_of,
     grade_table,
@@ -92,7 +93,8 @@ def generate_rollouts(
     rollouts; `say` is called with a line where grading is done again.
 
     Raises:
-        GeomrlError: the run contains rollouts of other settings; the model's logits are not finite.
+        GeomrlError: the run contains rollouts of other settings, or unfinished ones of another
+            sampler (`engines.token_draws`); the model's logits are not finite.
     """
     table_path, parts = run / ROLLOUTS, run / "rollouts.parts"
     recorded = read_manifest(run).get("rollouts", {}).get("settings", {})
@@ -100,8 +102,12 @@ def generate_rollouts(
     planned = _plan(loaded, problems, config)
     golds = {f"{p.benchmark}/{p.problem_id}": str(p.gold) for p in problems}
     settings = rollout_settings(loaded, verifier, problems=problems, planned=planned, config=config)
+    if isinstance(engine, TransformersEngine):
+        settings |= engine.draw_settings(config.sampling)
     begun = table_path.exists() or any(parts.glob("part-*"))
-    record_step(run, "rollouts", settings, begun=begun, free=_FREE, newer=_NEWER)
+    # A whole table of another sampler is as good; a half is never continued with other draws.
+    newer = (*_NEWER, "sampler") if table_path.exists() else _NEWER
+    record_step(run, "rollouts", settings, begun=begun, free=_FREE, newer=newer)
     if not table_path.exists():
         with sole_process(run / ".rollouts.lock", "a sampling"):
             if not table_path.exists():  # another process may have finished just now

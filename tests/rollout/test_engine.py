@@ -14,7 +14,8 @@ from transformers.generation.logits_process import TopKLogitsWarper, TopPLogitsW
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.models.loading import LoadedModel
 from geomrl.rollout.engine import Request, Sampling
-from geomrl.rollout.engines.transformers import RowNoise, TransformersEngine, processed_logprobs
+from geomrl.rollout.engines.token_draws import RowNoise, processed_logprobs
+from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.rollout.engines.vllm import VLLMEngine
 
 

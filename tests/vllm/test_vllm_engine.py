@@ -15,7 +15,8 @@ from widened import save_widened_reasoner
 from geomrl.errors import GeomrlError
 from geomrl.models.loading import LoadedModel, load_model, load_tokenizer
 from geomrl.rollout.engine import Request, Sampling
-from geomrl.rollout.engines.transformers import TransformersEngine, processed_logprobs
+from geomrl.rollout.engines.token_draws import processed_logprobs
+from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.rollout.engines.vllm import VLLMEngine
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"

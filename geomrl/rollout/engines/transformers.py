@@ -1,6 +1,6 @@
 """Rollouts with plain transformers: a loop over the key-value cache, on any device.
 
-Every row draws its noise from a generator of its own, so that a sample depends on its seed and not
+Every row draws from noise of its own (`token_draws`), so that a sample depends on its seed and not
 on its neighbours, and rows that have finished leave the batch. Measured beside `model.generate`,
 dropping them makes the loop about 1.5 times as fast where lengths vary.
 """
@@ -28,6 +28,7 @@ from geomrl.rollout.engine import (
     TrainingEngine,
     TrainingJob,
 )
+from geomrl.rollout.engines.token_draws import TokenDraws, sampler_settings
 
 
 class TransformersEngine(TrainingEngine):
@@ -69,6 +70,11 @@ class TransformersEngine(TrainingEngine):
         self._takes_positions = "position_ids" in accepted
         self._prefill_options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
 
+    def draw_settings(self, sampling: Sampling) -> dict[str, int]:
+        """Return which sampler draws, for the manifest (`token_draws.sampler_settings`)."""
+        text = self.loaded.model.config.get_text_config()
+        return sampler_settings(text.vocab_size, sampling)
+
     @torch.inference_mode()
     def generate(
         self,
@@ -89,7 +95,7 @@ class TransformersEngine(TrainingEngine):
         cache.reorder_cache(source)  # unlike batch_select_indices, recurrent layers have it too
         mask, logits = mask[source], logits[source]  # [rows, prompt], [rows, vocabulary]
 
-        noise = RowNoise([request.seed for request in requests], device)
+        draws = TokenDraws([request.seed for request in requests], sampling, device)
         ids: list[list[int]] = [[] for _ in requests]
         logprobs: list[list[float]] = [[] for _ in requests]
         rows = list(range(len(requests)))  # the request that each batch row still stands for
@@ -97,15 +103,13 @@ class TransformersEngine(TrainingEngine):
         limits = [min(sampling.max_tokens, room - len(r.prompt_ids)) for r in requests]
         finished: dict[int, Literal["stop", "length"]] = {}
         for step in range(max(limits)):
-            scores = processed_logprobs(logits.float(), sampling)
-            if not torch.isfinite(scores.amax(-1)).all():
+            tokens, picked = draws.draw(logits, rows, step)
+            if not torch.isfinite(picked).all():
                 raise GeomrlError(
                     f"{self.loaded.name}: the model's logits are not finite at response token {step}; "
                     "the weights are damaged or the number format overflows: try --dtype float32"
                 )
-            tokens = noise.draw(scores, rows) if sampling.temperature > 0 else scores.argmax(-1)
-            picked = scores.gather(-1, tokens[:, None])[:, 0].tolist()
-            for row, token, logprob in zip(rows, tokens.tolist(), picked, strict=True):
+            for row, token, logprob in zip(rows, tokens.tolist(), picked.tolist(), strict=True):
                 if row in finished:
                     continue
                 ids[row].append(token)
@@ -200,47 +204,3 @@ class TransformersEngine(TrainingEngine):
         return self.loaded.model(
             input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **options
         )
-
-
-class RowNoise:
-    """Gumbel noise, one generator a request.
-
-    Taking the largest of log-probability plus Gumbel noise samples exactly, and a difference of 1e-6
-    in the logits (another batch size) changes the draw only at a near tie; inverting the cumulative
-    distribution would let such differences add up over the vocabulary.
-    """
-
-    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
-        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
-
-    def draw(
-        self, scores: Float[Tensor, "rows vocabulary"], requests: Sequence[int]
-    ) -> Int[Tensor, " rows"]:
-        """Draw a token for every row; `requests` names each row's generator."""
-        noise = torch.empty_like(scores)
-        for row, request in enumerate(requests):
-            noise[row].exponential_(generator=self.generators[request])
-        return (scores - noise.log()).argmax(-1)
-
-
-def processed_logprobs(
-    logits: Float[Tensor, "rows vocabulary"], sampling: Sampling
-) -> Float[Tensor, "rows vocabulary"]:
-    """Return log-probabilities after temperature, top-k and top-p (left-out tokens are -inf).
-
-    The order is that of transformers and vLLM: temperature, then top-k, then top-p; the token that
-    crosses top_p is kept.
-    """
-    if sampling.temperature > 0:
-        logits = logits / sampling.temperature
-    if 0 < sampling.top_k < logits.shape[-1]:
-        smallest = logits.topk(sampling.top_k, dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < smallest, -torch.inf)
-    if sampling.top_p < 1:
-        ordered, order = logits.sort(dim=-1, descending=True)
-        before = ordered.softmax(-1).cumsum(-1) - ordered.softmax(-1)
-        dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(
-            -1, order, before >= sampling.top_p
-        )
-        logits = logits.masked_fill(dropped, -torch.inf)
-    return logits.log_softmax(-1)
