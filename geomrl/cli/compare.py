@@ -20,16 +20,19 @@ from geomrl.cli.options import (
     PromptTokenizer,
     RemoteCode,
     Samples,
+    SamplingEngine,
     Seed,
     System,
     Temperature,
     Template,
+    TensorParallel,
     Thinking,
     TopK,
     TopP,
     names,
     pairs,
 )
+from geomrl.cli.shared import model_options
 from geomrl.progress import friendly, say
 
 compare_app = typer.Typer()
@@ -84,7 +87,9 @@ def compare(
     own_prompts: OwnPrompts = False,
     marker: MarkerSpec = "\\boxed{",
     column: Columns = None,
+    engine: SamplingEngine = "auto",
     device: Device = "auto",
+    tensor_parallel: TensorParallel = 1,
     dtype: Dtype = "auto",
     trust_remote_code: RemoteCode = False,
     allow_pickle: Pickle = False,
@@ -100,7 +105,6 @@ def compare(
     from geomrl.cli.comparison_tables import print_comparison
     from geomrl.compare.config import CompareConfig
     from geomrl.compare.run import compare_models
-    from geomrl.models.options import ModelOptions
     from geomrl.probe.anchors import DEFAULT_ANCHORS
     from geomrl.probe.extraction import ExtractionConfig
     from geomrl.progress import progress_bar
@@ -135,13 +139,15 @@ def compare(
             system=system,
             thinking=thinking,
             prompt_tokenizer=tokenizer,
+            engine=engine,
+            tensor_parallel=tensor_parallel,
         ),
         extraction=ExtractionConfig(
             layers=None if layers == "all" else tuple(names(layers)),
             anchors=DEFAULT_ANCHORS if anchors == "default" else tuple(names(anchors)),
             batch_tokens=batch_tokens,
         ),
-        options=ModelOptions(device, dtype, trust_remote_code, allow_pickle),
+        options=model_options(device, dtype, trust_remote_code, allow_pickle),
         say=say,
     )
     with progress_bar("figures", "pictures") as bar:

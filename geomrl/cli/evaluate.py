@@ -22,14 +22,17 @@ from geomrl.cli.options import (
     Problems,
     PromptTokenizer,
     RemoteCode,
+    SamplingEngine,
     Seed,
     System,
     Template,
+    TensorParallel,
     Thinking,
     Where,
     names,
     pairs,
 )
+from geomrl.cli.shared import model_options
 from geomrl.errors import GeomrlError
 from geomrl.progress import friendly, say
 
@@ -94,7 +97,9 @@ def evaluate(
     keep_labels: KeepLabels = False,
     own_format: OwnFormat = None,
     figures: Annotated[bool, typer.Option(help="Draw the pictures.")] = True,
+    engine: SamplingEngine = "auto",
     device: Device = "auto",
+    tensor_parallel: TensorParallel = 1,
     dtype: Dtype = "auto",
     trust_remote_code: RemoteCode = False,
     allow_pickle: Pickle = False,
@@ -113,7 +118,6 @@ def evaluate(
     from geomrl.cli.evaluation_tables import print_evaluation
     from geomrl.evaluate.evaluation import evaluate_models
     from geomrl.evaluate.presets import preset as find_preset
-    from geomrl.models.options import ModelOptions
     from geomrl.rollout.generate import RolloutConfig
     from geomrl.rollout.imports.config import ImportConfig
 
@@ -141,6 +145,8 @@ def evaluate(
             system=system,
             thinking=thinking,
             prompt_tokenizer=tokenizer,
+            engine=engine,
+            tensor_parallel=tensor_parallel,
         ),
         importing=ImportConfig(
             columns=pairs(column, "--column"),
@@ -149,7 +155,7 @@ def evaluate(
             format=own_format,
         ),
         n_boot=boot,
-        options=ModelOptions(device, dtype, trust_remote_code, allow_pickle),
+        options=model_options(device, dtype, trust_remote_code, allow_pickle),
         say=say,
     )
     print_evaluation(found)

@@ -73,7 +73,25 @@ PromptTokenizer = Annotated[
 OwnPrompts = Annotated[
     bool, typer.Option("--own-prompts", help="Each model has its own prompt: do not refuse.")
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda:0, or several with commas.")]
+Device = Annotated[
+    str,
+    typer.Option(
+        "--devices",
+        "--device",
+        help="auto (every GPU, else the CPU), cpu, cuda:0, or several with commas: they share the work.",
+    ),
+]
+SamplingEngine = Annotated[
+    str,
+    typer.Option(
+        "--engine",
+        help="transformers, vllm, or auto: vLLM where it is installed and there is a GPU.",
+    ),
+]
+TensorParallel = Annotated[
+    int,
+    typer.Option(help="Devices joined in one vLLM engine, for a model too large for one.", min=1),
+]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
 RemoteCode = Annotated[bool, typer.Option(help="Run code that a checkpoint brings along.")]
 Pickle = Annotated[bool, typer.Option(help="Read .bin weights, which can run code.")]

@@ -25,10 +25,12 @@ from geomrl.cli.options import (
     RemoteCode,
     Retokenize,
     Samples,
+    SamplingEngine,
     Seed,
     System,
     Temperature,
     Template,
+    TensorParallel,
     Thinking,
     TopK,
     TopP,
@@ -85,7 +87,9 @@ def probe(
     retokenize: Retokenize = False,
     raw_prompt: RawPrompt = False,
     own_format: OwnFormat = None,
+    engine: SamplingEngine = "auto",
     device: Device = "auto",
+    tensor_parallel: TensorParallel = 1,
     dtype: Dtype = "auto",
     trust_remote_code: RemoteCode = False,
     allow_pickle: Pickle = False,
@@ -102,7 +106,7 @@ def probe(
     from geomrl.probe.extraction import ExtractionConfig
     from geomrl.probe.steps import check_readable, probe_states
     from geomrl.probe.steps import replace_anchor as replace_anchor_states
-    from geomrl.rollout.steps import import_rollouts, make_rollouts
+    from geomrl.rollout.steps import import_rollouts, make_rollouts, with_engine
 
     extraction = ExtractionConfig(
         layers=None if layers == "all" else tuple(names(layers)),
@@ -130,26 +134,30 @@ def probe(
     if rollouts is not None:
         import_rollouts(rollouts, loaded, out, config=importing, marker=marker, say=say)
     elif problems is not None:
+        sampled = rollout_config(
+            n,
+            seed,
+            chunk=chunk,
+            temperature=temperature,
+            top_p=top_p,
+            top_k=top_k,
+            max_tokens=max_tokens,
+            template=template,
+            system=system,
+            thinking=thinking,
+            engine=engine,
+            tensor_parallel=tensor_parallel,
+        )
         make_rollouts(
             loaded,
             problems,
             out,
+            config=with_engine(sampled, out, options),
             limit=limit,
             columns=pairs(column, "--column"),
             marker=marker,
+            options=options,
             say=say,
-            config=rollout_config(
-                n,
-                seed,
-                chunk=chunk,
-                temperature=temperature,
-                top_p=top_p,
-                top_k=top_k,
-                max_tokens=max_tokens,
-                template=template,
-                system=system,
-                thinking=thinking,
-            ),
         )
     run = probe_states(
         reader, out, config=extraction, seed=seed, n_boot=boot, n_perm=permutations,

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 
 
 def model_options(device: str, dtype: str, remote_code: bool, pickle: bool) -> ModelOptions:
-    """Return how to load a model."""
+    """Return how to load a model; "auto" is every GPU there is."""
     from geomrl.models.options import ModelOptions
 
+    if device == "auto":
+        import torch
+
+        device = ",".join(f"cuda:{i}" for i in range(torch.cuda.device_count())) or "auto"
     return ModelOptions(device, dtype, remote_code, pickle)
 
 
@@ -33,6 +37,8 @@ def rollout_config(
     template: str | None,
     system: str | None,
     thinking: bool | None,
+    engine: str,
+    tensor_parallel: int,
 ) -> RolloutConfig:
     """Return how to draw rollouts."""
     from geomrl.rollout.engine import Sampling
@@ -47,6 +53,8 @@ def rollout_config(
         template=template,
         system=system,
         thinking=thinking,
+        engine=engine,
+        tensor_parallel=tensor_parallel,
     )
 
 

@@ -18,7 +18,7 @@ from geomrl.probe.lens import gold_tokens
 from geomrl.probe.steps import check_readable, read_states
 from geomrl.progress import progress_bar
 from geomrl.rollout.generate import RolloutConfig
-from geomrl.rollout.steps import make_rollouts
+from geomrl.rollout.steps import make_rollouts, with_engine
 from geomrl.runs.parts import parts_key
 from geomrl.runs.rollouts import problem_keys
 from geomrl.runs.run import Run
@@ -88,14 +88,16 @@ class CornerMaker:
         return check_readable(loaded, self.extraction)
 
     def _answer(self, reader: ModelProbe) -> Run:
+        run, options = policy_folder(self.out, reader.loaded.key), self.context.options
         return make_rollouts(
             reader.loaded,
             self.problems,
-            policy_folder(self.out, reader.loaded.key),
-            config=self.rollouts,
+            run,
+            config=with_engine(self.rollouts, run, options),
             limit=self.limit,
             columns=self.columns,
             marker=self.marker,
+            options=options,
             show=self.context.show,
             say=self.context.say,
         )

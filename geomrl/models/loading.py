@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from geomrl.errors import GeomrlError
 from geomrl.files import safe_name, text_hash
 from geomrl.models.files import check_folder
 from geomrl.models.identity import config_hash, vocabulary_hash, weights_hash
 from geomrl.models.names import resolve_model
+from geomrl.models.turns import end_ids
 
 SMALL = 5_000_000  # weights
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """A causal language model, its tokenizer, and what identifies both.
+class NamedModel(ABC):
+    """A causal language model's tokenizer and number format, and what identifies it.
 
     `name` is what the user typed; `weights` a hash of the weight files and `config` of what in
     config.json decides computations, so that states are never read for another checkpoint of the same
@@ -30,13 +34,21 @@ class LoadedModel:
     """
 
     name: str
-    model: Any
     tokenizer: Any
-    device: torch.device
     dtype: torch.dtype
     weights: str
     vocabulary: str
     config: str = ""
+
+    @property
+    @abstractmethod
+    def model_config(self) -> Any:
+        """Transformers' configuration of the model."""
+
+    @property
+    @abstractmethod
+    def generation_config(self) -> Any:
+        """Transformers' generation configuration; None where there is none."""
 
     @property
     def identity(self) -> str:
@@ -48,11 +60,11 @@ class LoadedModel:
         """The encoder's key on disk: its short name and eight digits of its identity."""
         return f"{short_name(self.name)}-{self.identity[:8]}"
 
-    def as_recorded(self, identity: str | None) -> LoadedModel:
+    def as_recorded(self, identity: str | None) -> Self:
         """Return the model as an older geomrl knew it, by its weights alone, where that is recorded."""
         return replace(self, config="") if identity == self.weights else self
 
-    def as_filed(self, folder: Path) -> LoadedModel:
+    def as_filed(self, folder: Path) -> Self:
         """Return the model under the key that `folder` has: an older geomrl's, where only that is there."""
         older = replace(self, config="")
         new = (folder / self.key).exists() or not (folder / older.key).exists()
@@ -61,12 +73,53 @@ class LoadedModel:
     @property
     def max_length(self) -> int | None:
         """The longest sequence that the model has positions for; None where it states none."""
-        return getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return getattr(self.model_config.get_text_config(), "max_position_embeddings", None)
 
     @property
     def steady_length(self) -> int | None:
         """The longest sequence whose states do not depend on its length; None where none do."""
-        return steady_length(self.model.config)
+        return steady_length(self.model_config)
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids that end a response."""
+        return end_ids(self.generation_config, self.tokenizer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel(NamedModel):
+    """A causal language model in memory."""
+
+    model: Any
+    device: torch.device
+
+    @property
+    def model_config(self) -> Any:
+        """Transformers' configuration of the model."""
+        return self.model.config
+
+    @property
+    def generation_config(self) -> Any:
+        """Transformers' generation configuration; None where there is none."""
+        return self.model.generation_config
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnloadedModel(NamedModel):
+    """A causal language model as its files describe it, for a process that does not compute with it."""
+
+    described: Any
+    generation: Any
+
+    @property
+    def model_config(self) -> Any:
+        """Transformers' configuration of the model."""
+        return self.described
+
+    @property
+    def generation_config(self) -> Any:
+        """Transformers' generation configuration; None where there is none."""
+        return self.generation
 
 
 def steady_length(config: Any) -> int | None:
@@ -149,12 +202,7 @@ def load_model(
             is unknown.
     """
     source = resolve_model(name)
-    where = torch.device(
-        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    )
-    if dtype not in ("auto", *DTYPES):
-        raise GeomrlError(f"dtype '{dtype}' is unknown; use auto, {', '.join(DTYPES)}")
-    wanted = DTYPES.get(dtype) or ("auto" if where.type == "cuda" else torch.float32)
+    where, wanted = _placed(device, dtype)
     check_folder(source, allow_pickle)
     tokenizer = tokenizer or load_tokenizer(name, trust_remote_code=trust_remote_code)
     try:
@@ -186,6 +234,77 @@ def load_model(
         vocabulary=vocabulary_hash(tokenizer),
         config=config_hash(source),
     )
+
+
+def describe_model(
+    name: str,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    trust_remote_code: bool = False,
+    allow_pickle: bool = False,
+) -> UnloadedModel:
+    """Return what `load_model` would, without its weights; they are hashed. Arguments as there.
+
+    Raises:
+        GeomrlError: as for `load_model`, as far as files and configuration tell.
+    """
+    source = resolve_model(name)
+    _, wanted = _placed(device, dtype)
+    check_folder(source, allow_pickle)
+    tokenizer = load_tokenizer(name, trust_remote_code=trust_remote_code)
+    try:
+        config: Any = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+    except Exception as error:
+        raise GeomrlError(load_message("model", name, error)) from error
+    own = getattr(config, "dtype", None) or getattr(config.get_text_config(), "dtype", None)
+    return UnloadedModel(
+        name=name,
+        tokenizer=tokenizer,
+        dtype=(own or torch.float32) if wanted == "auto" else wanted,
+        weights=weights_hash(source),
+        vocabulary=vocabulary_hash(tokenizer),
+        config=config_hash(source),
+        described=config,
+        generation=load_generation_config(source, config),
+    )
+
+
+def load_generation_config(source: str, config: Any) -> GenerationConfig:
+    """Return the generation configuration that `load_model`'s model would have.
+
+    Args:
+        source: a hub id or folder.
+        config: the model's transformers configuration, used where there is no file of its own.
+    """
+    try:
+        return GenerationConfig.from_pretrained(source)
+    except OSError:  # there is no generation_config.json
+        return GenerationConfig.from_model_config(config)
+
+
+@contextmanager
+def set_aside(model: NamedModel) -> Iterator[None]:
+    """Keep a loaded model in the CPU's memory while other processes use its device."""
+    if not isinstance(model, LoadedModel) or model.device.type == "cpu":
+        yield
+        return
+    model.model.to("cpu")
+    torch.cuda.empty_cache()
+    try:
+        yield
+    finally:
+        model.model.to(model.device)
+
+
+def _placed(device: str, dtype: str) -> tuple[torch.device, Any]:
+    """Return device and number format ("auto": the checkpoint's own) of two options."""
+    where = torch.device(
+        ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    )
+    if dtype not in ("auto", *DTYPES):
+        raise GeomrlError(f"dtype '{dtype}' is unknown; use auto, {', '.join(DTYPES)}")
+    return where, DTYPES.get(dtype) or ("auto" if where.type == "cuda" else torch.float32)
 
 
 def load_message(what: str, name: str, error: Exception) -> str:

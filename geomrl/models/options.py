@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from geomrl.models.loading import LoadedModel, load_model, quiet_transformers, spare_threads
+from geomrl.models.loading import (
+    LoadedModel,
+    UnloadedModel,
+    describe_model,
+    load_model,
+    quiet_transformers,
+    spare_threads,
+)
 from geomrl.models.outline import Outline, outline
 
 
@@ -29,6 +36,11 @@ class ModelOptions:
         loaded = load_model(name, device=self.device_list[0], **self.loading())
         spare_threads(loaded.model, loaded.device)
         return loaded
+
+    def describe(self, name: str) -> UnloadedModel:
+        """Return what a model's files say of it, its weights' hash included; nothing is loaded."""
+        quiet_transformers()
+        return describe_model(name, device=self.device_list[0], **self.loading())
 
     def outline(self, name: str) -> Outline:
         """Return what a model's files say of it, without its weights; see `model_outline.outline`."""

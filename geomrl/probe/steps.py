@@ -22,7 +22,7 @@ from geomrl.files import (
     write_parquet,
 )
 from geomrl.models.context import Context
-from geomrl.models.loading import LoadedModel
+from geomrl.models.loading import LoadedModel, set_aside
 from geomrl.models.options import ModelOptions, loaded_model
 from geomrl.models.token_ids import check_ids_fit
 from geomrl.probe.analysis import replacement_parts, similarity_of, with_other_encoders
@@ -250,13 +250,14 @@ def _extract(
             )
         else:
             load = {"name": reader.loaded.name, **context.options.loading()}
-            fill_store_on_devices(
-                context.options.device_list,
-                run.path,
-                store=store.path,
-                marker=marker.spec,
-                load=load,
-                shards=missing,
-                progress=bar.advance,
-                batch_tokens=batch_tokens,
-            )
+            with set_aside(reader.loaded):  # a worker has its device
+                fill_store_on_devices(
+                    context.options.device_list,
+                    run.path,
+                    store=store.path,
+                    marker=marker.spec,
+                    load=load,
+                    shards=missing,
+                    progress=bar.advance,
+                    batch_tokens=batch_tokens,
+                )

@@ -1,4 +1,4 @@
-"""What a generation engine is: token ids and a seed in, token ids out; and what training asks of one.
+"""What a generation engine is: token ids and a seed in, token ids out; and what is asked of one.
 
 Imports no torch. The engines are in `rollout.engines`.
 """
@@ -6,9 +6,11 @@ Imports no torch. The engines are in `rollout.engines`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from geomrl.errors import GeomrlError
 
 if TYPE_CHECKING:
     import torch
@@ -46,17 +48,83 @@ class Completion:
     finish_reason: Literal["stop", "length"]
 
 
-class Engine(Protocol):
-    """Anything that turns requests into completions, in the same order."""
+@dataclass(frozen=True, kw_only=True)
+class SamplingJob:
+    """What an engine may know of rollouts that are sampled outside of training.
 
+    `weights` is the hash of the weight files that are meant, `longest` the number of tokens of the
+    longest prompt with the longest response, `devices` how many the engine has to itself.
+    """
+
+    model: str
+    weights: str
+    dtype: str
+    trust_remote_code: bool
+    allow_pickle: bool
+    longest: int
+    devices: int = 1
+
+
+class Engine(ABC):
+    """Anything that turns requests into completions."""
+
+    title: ClassVar[str] = "the engine"
+    """Its name in sentences."""
+
+    key: ClassVar[str] = "own"
+    """Its name in commands and manifests."""
+
+    schedules: ClassVar[bool] = False
+    """Whether it decides itself how many requests run at once. It is then given a whole round in one
+    call of `generate`, and otherwise `chunk` requests at a time."""
+
+    @classmethod
+    def for_sampling(cls, job: SamplingJob, device: str) -> Self:
+        """Make the engine for rollouts outside of training, on "cpu", "cuda" or "cuda:N".
+
+        Raises:
+            GeomrlError: it cannot run this model here, or samples in training only.
+        """
+        raise GeomrlError(f"{cls.title} samples in training only; use transformers or vllm")
+
+    @classmethod
+    def draw_settings(cls, config: Any, sampling: Sampling) -> dict[str, int]:
+        """Return what decides draws beside the seeds, for the manifest.
+
+        Args:
+            config: the model's transformers configuration.
+            sampling: how its tokens are drawn.
+        """
+        return {}
+
+    @abstractmethod
     def generate(
         self,
         requests: Sequence[Request],
         sampling: Sampling,
         progress: Callable[[int], None] | None = None,
     ) -> list[Completion]:
-        """Sample one completion a request; `progress` is called with how many more have finished."""
-        ...
+        """Sample one completion a request, in their order.
+
+        `progress` is called with how many more have finished.
+        """
+
+    def stream(
+        self,
+        batches: Sequence[Sequence[Request]],
+        sampling: Sampling,
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Sample batches, and yield each one's place with its completions when it is whole.
+
+        One batch is sampled after another. An engine that `schedules` samples all together, and
+        yields them in the order in which they are whole.
+        """
+        for place, batch in enumerate(batches):
+            yield place, self.generate(batch, sampling, progress)
+
+    def close(self) -> None:  # noqa: B027  some have nothing to give back
+        """Give everything back, at the end: the engine cannot be used again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +160,13 @@ class EngineMemory:
     share_kept: float = 0.0
 
 
-class TrainingEngine(ABC):
+class TrainingEngine(Engine):
     """An engine whose weights follow a policy in training.
 
     One round of training calls `wake`, `load_weights`, `generate` (as often as needed) and `sleep`,
     in this order: a sleeping engine may have let its weights go. The class methods are called before
     one is made, and some of them without any model at hand.
     """
-
-    title: ClassVar[str] = "the engine"
-    """Its name in sentences."""
 
     exact_logprobs: ClassVar[bool] = False
     """Whether its log-probabilities are the policy's own up to rounding. Where they are not, an update
@@ -121,7 +186,7 @@ class TrainingEngine(ABC):
             GeomrlError: it cannot run this model here.
         """
 
-    @classmethod  # noqa: B027  most engines have nothing to check
+    @classmethod
     def preflight(cls, job: TrainingJob) -> None:
         """Check that what the engine needs is there; no weights are read.
 
@@ -129,7 +194,7 @@ class TrainingEngine(ABC):
             GeomrlError: a library is missing, or it cannot serve this job.
         """
 
-    @classmethod  # noqa: B027  most engines have nothing to check
+    @classmethod
     def check_names(cls, job: TrainingJob, names: Collection[str]) -> None:
         """Check that `load_weights` will take the policy's weights; no weights are read.
 
@@ -156,15 +221,6 @@ class TrainingEngine(ABC):
             token: bytes of one token's keys and values in all layers.
         """
         return EngineMemory()
-
-    @abstractmethod
-    def generate(
-        self,
-        requests: Sequence[Request],
-        sampling: Sampling,
-        progress: Callable[[int], None] | None = None,
-    ) -> list[Completion]:
-        """Sample one completion a request, in their order; see `Engine`."""
 
     @abstractmethod
     def load_weights(self, named: Iterable[tuple[str, Tensor]]) -> None:

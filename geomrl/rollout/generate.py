@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,12 @@ import pandas as pd
 from geomrl.errors import GeomrlError
 from geomrl.files import read_parquet, remove_leftovers, text_hash, write_parquet
 from geomrl.models.identity import tokenizer_hash, vocabulary_hash
-from geomrl.models.loading import LoadedModel, load_tokenizer
-from geomrl.models.turns import end_ids
+from geomrl.models.loading import NamedModel, load_tokenizer
 from geomrl.problems.problem import Problem
 from geomrl.problems.prompts import Prompt, default_template, render_prompt
 from geomrl.progress import Bar, Say
-from geomrl.rollout.engine import Engine, Request, Sampling
-from geomrl.rollout.engines.transformers import TransformersEngine
+from geomrl.rollout.engine import Completion, Engine, Request, Sampling
+from geomrl.rollout.engines import engine_version
 from geomrl.rollout.grading import (
     golds_of,
     grade_table,
@@ -39,14 +39,17 @@ from geomrl.runs.rollouts import (
 from geomrl.seeds import derive_seed
 from geomrl.verify.verifier import Verifier
 
-_FREE = ("chunk", "marker")  # of speed and rounding; of grading
+_FREE = ("chunk", "marker", "engine_version")  # of speed and rounding; of grading
 _NEWER = ("tokenizer", "stop_ids", "prompts")
 
 
 @dataclass(frozen=True, kw_only=True)
 class RolloutConfig:
-    """What to sample. `chunk` rollouts are generated together and are the unit that is redone.
+    """What to sample, and with which engine.
 
+    `chunk` rollouts are generated together and are the unit that is redone; with vLLM, which chooses
+    how many run at once, a problem is. `engine` is "transformers", "vllm", or "auto" (vLLM where it
+    is installed and there is a GPU); `tensor_parallel` devices are joined in one vLLM engine.
     template None takes the benchmark's own; thinking None leaves the chat template's default.
     prompt_tokenizer names the model whose chat template renders the prompts, where that is not to be
     the model's own: two models are compared on the same prompts.
@@ -60,6 +63,8 @@ class RolloutConfig:
     system: str | None = None
     thinking: bool | None = None
     prompt_tokenizer: str | None = None
+    engine: str = "auto"
+    tensor_parallel: int = 1
 
     def __post_init__(self) -> None:
         if self.n < 1 or self.chunk < 1:
@@ -75,7 +80,7 @@ class _Planned:
 
 
 def generate_rollouts(
-    loaded: LoadedModel,
+    model: NamedModel,
     engine: Engine,
     verifier: Verifier,
     problems: Sequence[Problem],
@@ -86,9 +91,10 @@ def generate_rollouts(
 ) -> pd.DataFrame:
     """Sample `config.n` responses a problem into `run/rollouts.parquet` and return the graded table.
 
-    Rollouts are sampled in the (problem, sample) order, `config.chunk` at a time. Each chunk is
-    written when it is whole, so a killed run redoes one chunk at most, with the same draws; another
-    `chunk` resumes from there. Grading follows when all are sampled, and again, from the stored
+    Rollouts are sampled in the (problem, sample) order, `config.chunk` at a time, or a problem at a
+    time where the engine schedules. Each batch is written when it is whole, in whatever order that
+    is, so a killed run redoes what was in flight, with the same draws; another `chunk` resumes from
+    there. Grading follows when all are sampled, and again, from the stored
     responses, where golds, marker or verifier have changed since. `bar` counts
     rollouts; `say` is called with a line where grading is done again.
 
@@ -98,13 +104,15 @@ def generate_rollouts(
     """
     table_path, parts = run / ROLLOUTS, run / "rollouts.parts"
     recorded = read_manifest(run).get("rollouts", {}).get("settings", {})
-    loaded = loaded.as_recorded(recorded.get("policy_hash"))
-    planned = _plan(loaded, problems, config)
+    model = model.as_recorded(recorded.get("policy_hash"))
+    planned = _plan(model, problems, config)
     golds = {f"{p.benchmark}/{p.problem_id}": str(p.gold) for p in problems}
-    settings = rollout_settings(loaded, verifier, problems=problems, planned=planned, config=config)
-    if isinstance(engine, TransformersEngine):
-        settings |= engine.draw_settings(config.sampling)
-    begun = table_path.exists() or any(parts.glob("part-*"))
+    settings = rollout_settings(model, verifier, problems=problems, planned=planned, config=config)
+    settings |= engine.draw_settings(model.model_config, config.sampling)
+    begun = rollouts_begun(run)
+    if not (begun and engine.key == "transformers" and "engine" not in recorded):
+        # An older geomrl, which had no other engine, recorded none.
+        settings |= {"engine": engine.key, "engine_version": engine_version(engine.key)}
     # A whole table of another sampler is as good; a half is never continued with other draws.
     newer = (*_NEWER, "sampler") if table_path.exists() else _NEWER
     record_step(run, "rollouts", settings, begun=begun, free=_FREE, newer=newer)
@@ -112,7 +120,12 @@ def generate_rollouts(
         with sole_process(run / ".rollouts.lock", "a sampling"):
             if not table_path.exists():  # another process may have finished just now
                 sampled = _sample_all(
-                    loaded, engine, parts=parts, planned=planned, config=config, bar=bar or Bar()
+                    model.tokenizer,
+                    engine,
+                    parts=parts,
+                    planned=planned,
+                    config=config,
+                    bar=bar or Bar(),
                 )
                 write_rollouts(table_path, grade_table(sampled, golds, verifier))
                 record_grading(run, golds, verifier)
@@ -150,8 +163,13 @@ def grade_again(
     return after
 
 
+def rollouts_begun(run: Path) -> bool:
+    """Say whether a run has rollouts, or some of them."""
+    return (run / ROLLOUTS).exists() or any((run / "rollouts.parts").glob("part-*"))
+
+
 def _sample_all(
-    loaded: LoadedModel,
+    tokenizer: Any,
     engine: Engine,
     parts: Path,
     planned: Sequence[_Planned],
@@ -162,17 +180,36 @@ def _sample_all(
     remove_leftovers(parts)
     have = set(_finished(parts).get("rollout_id", ()))
     left = [(i, p) for i, p in enumerate(planned) if p.row["rollout_id"] not in have]
-    done = len(planned) - len(left)
-    bar.set(done, len(planned))
-    for start in range(0, len(left), config.chunk):
-        chunk = left[start : start + config.chunk]
-        part = _sample(loaded, engine, chunk=[each for _, each in chunk], config=config, bar=bar)
-        # Named by its first rollout's place: no two chunks share one, whatever their sizes.
-        write_parquet(parts / f"part-{chunk[0][0]:08d}.parquet", part, SCHEMA)
-        done += len(chunk)
-        bar.set(done, len(planned))
+    bar.set(len(planned) - len(left), len(planned))
+    batches = _by_problem(left) if engine.schedules else _by_number(left, config.chunk)
+    requests = [[each.request for _, each in batch] for batch in batches]
+    if batches:
+        for place, completions in engine.stream(requests, config.sampling, bar.advance):
+            rows = [each.row for _, each in batches[place]]
+            # Named by its first rollout's place: no two batches share one, whatever their sizes.
+            path = parts / f"part-{batches[place][0][0]:08d}.parquet"
+            write_parquet(path, _completed(tokenizer, rows, completions), SCHEMA)
+    bar.set(len(planned), len(planned))
     whole = _finished(parts).set_index("rollout_id", drop=False)
     return whole.loc[[each.row["rollout_id"] for each in planned]].reset_index(drop=True)
+
+
+_Batch = list[tuple[int, _Planned]]
+"""Rollouts with their places in the plan."""
+
+
+def _by_problem(left: _Batch) -> list[_Batch]:
+    return [list(batch) for _, batch in groupby(left, key=lambda each: _problem(each[1].row))]
+
+
+def _problem(row: Mapping[str, Any]) -> tuple[str, str]:
+    return row["benchmark"], row["problem_id"]
+
+
+def _by_number(left: _Batch, size: int) -> list[_Batch]:
+    # Batches that are redone are those that a run without a kill has: what of a batch is left, is the
+    # whole of it, and how many rows are computed together may move a log-probability's last digit.
+    return [left[start : start + size] for start in range(0, len(left), size)]
 
 
 def _finished(parts: Path) -> pd.DataFrame:
@@ -189,7 +226,7 @@ def _forget(parts: Path) -> None:
 
 
 def rollout_settings(
-    loaded: LoadedModel,
+    model: NamedModel,
     verifier: Verifier,
     problems: Sequence[Problem],
     planned: Sequence[_Planned],
@@ -197,12 +234,12 @@ def rollout_settings(
 ) -> dict[str, Any]:
     """Return what decides what is sampled, in JSON's types; `_FREE` is beside it, for the record."""
     return {
-        "policy": loaded.name,
-        "policy_hash": loaded.identity,
-        "vocabulary": loaded.vocabulary,
-        "tokenizer": tokenizer_hash(loaded.tokenizer),
-        "stop_ids": sorted(end_ids(loaded.model.generation_config, loaded.tokenizer)),
-        "dtype": str(loaded.dtype).removeprefix("torch."),
+        "policy": model.name,
+        "policy_hash": model.identity,
+        "vocabulary": model.vocabulary,
+        "tokenizer": tokenizer_hash(model.tokenizer),
+        "stop_ids": sorted(model.stop_ids),
+        "dtype": str(model.dtype).removeprefix("torch."),
         "marker": verifier.marker.spec,
         "problems": text_hash(*(f"{p.benchmark}/{p.problem_id}/{p.statement}" for p in problems)),
         "prompts": text_hash(*dict.fromkeys(str(p.row["prompt_ids"]) for p in planned)),
@@ -212,8 +249,12 @@ def rollout_settings(
 
 
 def sampling_settings(config: RolloutConfig) -> dict[str, Any]:
-    """Return a configuration for the manifest; of the prompts' tokenizer, the prompts themselves tell."""
-    return {k: v for k, v in asdict(config).items() if k != "prompt_tokenizer"}
+    """Return a configuration for the manifest; of the prompts' tokenizer, the prompts themselves tell.
+
+    The engine is recorded by itself, where it is no longer "auto".
+    """
+    apart = ("prompt_tokenizer", "engine", "tensor_parallel")
+    return {k: v for k, v in asdict(config).items() if k not in apart}
 
 
 def problem_prompt(problem: Problem, tokenizer: Any, config: RolloutConfig) -> Prompt:
@@ -227,27 +268,25 @@ def problem_prompt(problem: Problem, tokenizer: Any, config: RolloutConfig) -> P
     )
 
 
-def _renders(loaded: LoadedModel, config: RolloutConfig) -> Any:
+def _renders(model: NamedModel, config: RolloutConfig) -> Any:
     """Return the tokenizer that renders the prompts; its ids must mean the same to the model."""
     if config.prompt_tokenizer is None:
-        return loaded.tokenizer
+        return model.tokenizer
     tokenizer = load_tokenizer(config.prompt_tokenizer)
-    if vocabulary_hash(tokenizer) != loaded.vocabulary:
+    if vocabulary_hash(tokenizer) != model.vocabulary:
         raise GeomrlError(
-            f"{config.prompt_tokenizer}: its vocabulary is another than {loaded.name}'s, so that its "
+            f"{config.prompt_tokenizer}: its vocabulary is another than {model.name}'s, so that its "
             "prompts would be other text to the model; name a tokenizer of the same vocabulary"
         )
     return tokenizer
 
 
-def _plan(
-    loaded: LoadedModel, problems: Sequence[Problem], config: RolloutConfig
-) -> list[_Planned]:
+def _plan(model: NamedModel, problems: Sequence[Problem], config: RolloutConfig) -> list[_Planned]:
     planned = []
-    tokenizer = _renders(loaded, config)
+    tokenizer = _renders(model, config)
     for problem in problems:
         prompt = problem_prompt(problem, tokenizer, config)
-        _check_prompt(loaded, problem, prompt.ids, config.sampling.max_tokens)
+        _check_prompt(model, problem, prompt.ids, config.sampling.max_tokens)
         for sample in range(config.n):
             seed = derive_seed(
                 config.seed, "rollout", problem.benchmark, problem.problem_id, sample
@@ -266,49 +305,42 @@ def _plan(
                 "token_source": "generated",
                 **asdict(config.sampling),
                 "seed": seed,
-                "policy": loaded.name,
-                "policy_hash": loaded.identity,
+                "policy": model.name,
+                "policy_hash": model.identity,
                 "gold": problem.gold,
             }
             planned.append(_Planned(row, Request(tuple(prompt.ids), seed)))
     return planned
 
 
-def _check_prompt(
-    loaded: LoadedModel, problem: Problem, ids: Sequence[int], max_tokens: int
-) -> None:
+def _check_prompt(model: NamedModel, problem: Problem, ids: Sequence[int], max_tokens: int) -> None:
     where = f"problem {problem.problem_id} of {problem.benchmark}"
     if not ids:
         raise GeomrlError(
             f"{where}: its prompt has no tokens; check the template and the tokenizer"
         )
-    longest = loaded.max_length
+    longest = model.max_length
     if longest is not None and len(ids) >= longest:
         raise GeomrlError(
-            f"{where}: its prompt has {len(ids)} tokens, {loaded.name} takes {longest} in all; leave "
+            f"{where}: its prompt has {len(ids)} tokens, {model.name} takes {longest} in all; leave "
             "the problem out or use a model with a longer context"
         )
-    steady = loaded.steady_length
+    steady = model.steady_length
     if steady is not None and len(ids) + max_tokens > steady:
         raise GeomrlError(
             f"{where}: prompt and response may have {len(ids)} + {max_tokens} tokens, but beyond {steady} "
-            f"{loaded.name} takes other rotary frequencies (LongRoPE) for the whole batch, so a "
+            f"{model.name} takes other rotary frequencies (LongRoPE) for the whole batch, so a "
             f"rollout would depend on its neighbours; sample at most {max(steady - len(ids), 0)} tokens "
             "(--max-tokens) or use a model with one set of frequencies"
         )
 
 
-def _sample(
-    loaded: LoadedModel,
-    engine: Engine,
-    chunk: Sequence[_Planned],
-    config: RolloutConfig,
-    bar: Bar,
+def _completed(
+    tokenizer: Any, rows: Sequence[dict[str, Any]], completions: Sequence[Completion]
 ) -> pd.DataFrame:
-    """Generate one chunk."""
-    completions = engine.generate([p.request for p in chunk], config.sampling, bar.advance)
-    texts = [response_text(loaded.tokenizer, c.ids, c.finish_reason) for c in completions]
-    frame = pd.DataFrame([p.row for p in chunk]).assign(
+    """Return rows of rollouts with what was sampled, ungraded."""
+    texts = [response_text(tokenizer, c.ids, c.finish_reason) for c in completions]
+    frame = pd.DataFrame(rows).assign(
         response=texts,
         response_ids=pd.Series([c.ids for c in completions]),
         logprobs=pd.Series([c.logprobs for c in completions]),

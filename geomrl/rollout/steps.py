@@ -5,6 +5,9 @@ Each reads what the run directory has, resumes where it stopped, and returns the
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from geomrl.errors import GeomrlError
@@ -12,21 +15,31 @@ from geomrl.files import file_hash
 from geomrl.models.identity import vocabulary_hash as hash_vocabulary
 from geomrl.models.loading import (
     LoadedModel,
+    NamedModel,
     load_tokenizer,
     quiet_transformers,
+    set_aside,
 )
 from geomrl.models.options import ModelOptions, loaded_model
 from geomrl.problems.load import load_problems
 from geomrl.progress import Say, progress_bar
+from geomrl.rollout.device_engines import DeviceEngines, device_groups
+from geomrl.rollout.engine import Engine, SamplingJob
+from geomrl.rollout.engines import choose_engine
 from geomrl.rollout.engines.transformers import TransformersEngine
-from geomrl.rollout.generate import RolloutConfig, generate_rollouts, grade_again
+from geomrl.rollout.generate import (
+    RolloutConfig,
+    generate_rollouts,
+    grade_again,
+    rollouts_begun,
+)
 from geomrl.rollout.grading import golds_of, record_grading
 from geomrl.rollout.imports.config import ImportConfig, import_settings
 from geomrl.rollout.imports.earlier import comparable_settings
 from geomrl.rollout.imports.table import import_rollouts as read_foreign_rollouts
 from geomrl.rollout.self_check import check_sampling
 from geomrl.runs.layout import ROLLOUTS
-from geomrl.runs.manifest import record_step
+from geomrl.runs.manifest import read_manifest, record_step
 from geomrl.runs.rollouts import write_rollouts
 from geomrl.runs.run import Run, open_run
 from geomrl.verify.marker import BOXED, parse_marker
@@ -52,33 +65,34 @@ def make_rollouts(
     marker or the verifier has changed.
 
     Args:
-        model: a hub id, a folder, "reasoner", or a model that is loaded.
+        model: a hub id, a folder, "reasoner", or a model that is loaded, which is sampled where it is,
+            with transformers, unless `config` names an engine or `options` several devices.
         problems: benchmark names with commas, or a JSONL/parquet file.
         out: the run directory.
         config: how many samples and how they are drawn.
         limit: the first so many problems only.
         columns: a problem file's column names, ours -> its.
         marker: the answer marker's specification.
-        options: how to load the model.
+        options: how to load the model; several devices share the problems.
         show: show a progress bar.
         say: called with a line for the user (what is graded again, and why).
 
     Raises:
         GeomrlError: see the message; the run keeps every chunk that was finished.
     """
-    run = Path(out)
-    loaded = loaded_model(model, options)
-    chosen = load_problems(problems, limit=limit, columns=columns)
+    run, options = Path(out), options or ModelOptions()
     config = config or RolloutConfig()
-    engine = TransformersEngine(loaded)
-    if not (run / ROLLOUTS).exists():  # else nothing is sampled
-        check_sampling(loaded, engine)
+    if isinstance(model, LoadedModel) and config.engine == "auto":
+        config = replace(config, engine="transformers")  # its files need not be what is in memory
+    config = with_engine(config, run, options)
+    chosen = load_problems(problems, limit=limit, columns=columns)
     with (
+        _engine(model, config, options, tried=(run / ROLLOUTS).exists()) as (named, engine),
         MathVerifier(marker=parse_marker(marker)) as verifier,
         progress_bar("rollouts", "rollouts", show=show) as bar,
     ):
         generate_rollouts(
-            loaded,
+            named,
             engine,
             verifier=verifier,
             problems=chosen,
@@ -88,6 +102,47 @@ def make_rollouts(
             say=say,
         )
     return open_run(run)
+
+
+def with_engine(config: RolloutConfig, run: Path, options: ModelOptions) -> RolloutConfig:
+    """Return a configuration with an engine's name in the place of "auto".
+
+    That is the engine that some of the run's rollouts were sampled with, or `choose_engine`'s.
+    """
+    recorded = read_manifest(run).get("rollouts", {}).get("settings", {})
+    if config.engine == "auto" and rollouts_begun(run):
+        return replace(config, engine=recorded.get("engine", "transformers"))
+    return replace(config, engine=choose_engine(config.engine, options.device_list))
+
+
+@contextmanager
+def _engine(
+    model: str | LoadedModel, config: RolloutConfig, options: ModelOptions, *, tried: bool
+) -> Iterator[tuple[NamedModel, Engine]]:
+    """Yield what is sampled and with what: here, or in processes of their own.
+
+    Only transformers on one device computes here; an engine that was `tried` is not tried again.
+    """
+    groups = device_groups(options.device_list, config.tensor_parallel)
+    if config.engine == "transformers" and len(groups) == len(groups[0]) == 1:
+        loaded = loaded_model(model, options)
+        engine = TransformersEngine(loaded)
+        if not tried:
+            check_sampling(loaded, engine)
+        yield loaded, engine
+        return
+    named = model if isinstance(model, LoadedModel) else options.describe(model)
+    job = SamplingJob(
+        model=named.name,
+        weights=named.weights,
+        dtype=str(named.dtype).removeprefix("torch."),
+        trust_remote_code=options.trust_remote_code,
+        allow_pickle=options.allow_pickle,
+        longest=named.max_length or 2**31,
+        devices=config.tensor_parallel,
+    )
+    with set_aside(named):
+        yield named, DeviceEngines(config.engine, groups, job)
 
 
 def import_rollouts(

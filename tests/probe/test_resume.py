@@ -121,7 +121,7 @@ def test_unfinished_chunk_alone_is_redone(model, problems, tmp_path, monkeypatch
     """A failure in chunk 3 keeps chunks 0-2; the next start does not touch them."""
     from geomrl.rollout import generate
 
-    sample, calls = generate._sample, []
+    sample, calls = generate._completed, []
 
     def failing(*arguments, **named):
         calls.append(1)
@@ -129,12 +129,12 @@ def test_unfinished_chunk_alone_is_redone(model, problems, tmp_path, monkeypatch
             raise KeyboardInterrupt
         return sample(*arguments, **named)
 
-    monkeypatch.setattr(generate, "_sample", failing)
+    monkeypatch.setattr(generate, "_completed", failing)
     with pytest.raises(KeyboardInterrupt):
         roll(model, problems, tmp_path / "cut")
     parts = contents(tmp_path / "cut", "part-*")
     assert len(parts) == 3
-    monkeypatch.setattr(generate, "_sample", sample)
+    monkeypatch.setattr(generate, "_completed", sample)
     run = roll(model, problems, tmp_path / "cut")
     assert len(run.rollouts) == 48
     assert not (tmp_path / "cut" / "rollouts.parts").exists()

@@ -75,10 +75,10 @@ def test_finished_shards_are_kept_when_a_smaller_batch_goes_on(model, run, monke
 def test_another_chunk_keeps_the_rollouts_that_are_there(model, tmp_path, monkeypatch):
     lines = [{"id": f"s{i}", "problem": f"what is {i} + 0?", "answer": str(i)} for i in range(6)]
     problems = str(write_lines(tmp_path / "sums.jsonl", lines))
-    sample, asked = generate._sample, []
+    sample, asked = generate._completed, []
 
     def counting(*arguments, **named):
-        asked.append(len(named["chunk"]))
+        asked.append(len(arguments[1]))
         if len(asked) == 3:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return sample(*arguments, **named)
@@ -88,7 +88,7 @@ def test_another_chunk_keeps_the_rollouts_that_are_there(model, tmp_path, monkey
         return make_rollouts(model, problems, out, config=config, show=False)
 
     whole = roll(tmp_path / "whole", 8).rollouts
-    monkeypatch.setattr(generate, "_sample", counting)
+    monkeypatch.setattr(generate, "_completed", counting)
     with pytest.raises(torch.OutOfMemoryError):
         roll(tmp_path / "run", 8)
     run = roll(tmp_path / "run", 5)

@@ -13,7 +13,6 @@ from geomrl.files import read_json, write_json
 from geomrl.models.options import ModelOptions
 from geomrl.probe.steps import probe_states
 from geomrl.problems.load import load_problems
-from geomrl.rollout import generate
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.rollout.generate import RolloutConfig
@@ -84,18 +83,18 @@ def test_a_mended_gold_is_graded_again_from_the_stored_responses(
 
 
 def test_a_gold_mended_between_chunks_grades_the_whole_table(reasoner, runs, tmp_path, monkeypatch):
-    sample_chunk, calls = generate._sample, []
+    sample_chunk, calls = TransformersEngine.generate, []
 
     def stopping(*arguments, **named):
         calls.append(1)
-        if len(calls) == 2:
+        if len(calls) == 3:  # the first is the engine's trial
             raise KeyboardInterrupt
         return sample_chunk(*arguments, **named)
 
-    monkeypatch.setattr(generate, "_sample", stopping)
+    monkeypatch.setattr(TransformersEngine, "generate", stopping)
     with pytest.raises(KeyboardInterrupt):
         sample(reasoner, problem_file(tmp_path, wrong=(0, 1, 2)), tmp_path / "run")
-    monkeypatch.setattr(generate, "_sample", sample_chunk)
+    monkeypatch.setattr(TransformersEngine, "generate", sample_chunk)
     run = sample(reasoner, problem_file(tmp_path), tmp_path / "run")
     assert labels(run).equals(labels(open_run(runs / "right")))
 

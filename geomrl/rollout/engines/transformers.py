@@ -19,15 +19,17 @@ from transformers import AutoConfig
 from geomrl.errors import GeomrlError
 from geomrl.models.loading import LoadedModel, load_model
 from geomrl.models.names import resolve_model
-from geomrl.models.turns import end_ids
+from geomrl.models.options import ModelOptions
 from geomrl.rollout.engine import (
     Completion,
     EngineMemory,
     Request,
     Sampling,
+    SamplingJob,
     TrainingEngine,
     TrainingJob,
 )
+from geomrl.rollout.self_check import check_sampling
 from geomrl.rollout.engines.token_draws import TokenDraws, sampler_settings
 
 
@@ -35,7 +37,27 @@ class TransformersEngine(TrainingEngine):
     """Generates with a loaded transformers model."""
 
     title: ClassVar[str] = "transformers"
+    key: ClassVar[str] = "transformers"
     exact_logprobs: ClassVar[bool] = True
+
+    @classmethod
+    def for_sampling(cls, job: SamplingJob, device: str) -> Self:
+        """Load the model, and try it on three short rows."""
+        options = ModelOptions(device, job.dtype, job.trust_remote_code, job.allow_pickle)
+        loaded = options.load(job.model)
+        if loaded.weights != job.weights:
+            raise GeomrlError(
+                f"{job.model}: its files hold other weights than the model that is to be sampled; save "
+                "that one, and name its folder"
+            )
+        engine = cls(loaded)
+        check_sampling(loaded, engine)
+        return engine
+
+    @classmethod
+    def draw_settings(cls, config: Any, sampling: Sampling) -> dict[str, int]:
+        """Return which sampler draws, for the manifest (`token_draws.sampler_settings`)."""
+        return sampler_settings(config.get_text_config().vocab_size, sampling)
 
     @classmethod
     def for_training(cls, job: TrainingJob, tokenizer: Any, device: torch.device) -> Self:
@@ -65,15 +87,10 @@ class TransformersEngine(TrainingEngine):
 
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
-        self.stop_ids = end_ids(loaded.model.generation_config, loaded.tokenizer)
+        self.stop_ids = loaded.stop_ids
         accepted = inspect.signature(loaded.model.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._prefill_options = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
-
-    def draw_settings(self, sampling: Sampling) -> dict[str, int]:
-        """Return which sampler draws, for the manifest (`token_draws.sampler_settings`)."""
-        text = self.loaded.model.config.get_text_config()
-        return sampler_settings(text.vocab_size, sampling)
 
     @torch.inference_mode()
     def generate(

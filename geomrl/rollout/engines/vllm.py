@@ -1,4 +1,4 @@
-"""Rollouts with vLLM, in the trainer's own process, fed with new weights after every step.
+"""Rollouts with vLLM: in processes of their own, or in the trainer's, fed with weights after every step.
 
 Installing. On a GPU `pip install 'geomrl[vllm]'` takes vLLM's plain wheels; 0.28 to 0.32 pin torch
 2.13.0, the version of constraints.txt, so `pip install vllm==0.32.0` leaves torch as it is. (They
@@ -17,17 +17,17 @@ from __future__ import annotations
 import importlib.util
 import os
 import warnings
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 from unittest import mock
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, GenerationConfig
+from transformers import AutoConfig
 
 from geomrl.errors import GeomrlError, MissingExtra
-from geomrl.models.loading import load_tokenizer
+from geomrl.models.loading import load_generation_config, load_tokenizer
 from geomrl.models.names import resolve_model
 from geomrl.models.turns import end_ids
 from geomrl.rollout.engine import (
@@ -35,11 +35,13 @@ from geomrl.rollout.engine import (
     EngineMemory,
     Request,
     Sampling,
+    SamplingJob,
     TrainingEngine,
     TrainingJob,
 )
 from geomrl.rollout.engines.checkpoint_shapes import checkpoint_shapes
 from geomrl.rollout.engines.pushed_weights import HEAD, checked_weights
+from geomrl.rollout.engines.vllm_requests import completion, request_options
 
 _DEFAULTS = {
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -48,6 +50,9 @@ _DEFAULTS = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
+
+_SHARE = 0.9
+"""Of a GPU's memory, where nothing else is on it."""
 
 
 def require_vllm() -> Any:
@@ -101,6 +106,7 @@ class VLLMEngine(TrainingEngine):
         max_model_len: longest sequence, prompt and response, in tokens; None: the model's own.
         enforce_eager: no CUDA graphs, no compilation (always so on a CPU).
         trust_remote_code: run modelling code that the checkpoint brings along.
+        tensor_parallel: how many devices share the model; vLLM starts a process for each.
 
     Raises:
         MissingExtra: vLLM is not installed.
@@ -108,7 +114,23 @@ class VLLMEngine(TrainingEngine):
     """
 
     title: ClassVar[str] = "vLLM"
+    key: ClassVar[str] = "vllm"
     exact_logprobs: ClassVar[bool] = False
+    schedules: ClassVar[bool] = True
+
+    @classmethod
+    def for_sampling(cls, job: SamplingJob, device: str) -> Self:
+        """Start vLLM with what a device has: nothing else is on it."""
+        return cls(
+            job.model,
+            dtype=job.dtype,
+            device=device,
+            gpu_memory_utilization=_SHARE,
+            sleep=False,
+            max_model_len=job.longest,
+            trust_remote_code=job.trust_remote_code,
+            tensor_parallel=job.devices,
+        )
 
     @classmethod
     def for_training(cls, job: TrainingJob, tokenizer: Any, device: torch.device) -> Self:
@@ -165,6 +187,7 @@ class VLLMEngine(TrainingEngine):
         max_model_len: int | None = None,
         enforce_eager: bool = False,
         trust_remote_code: bool = False,
+        tensor_parallel: int = 1,
     ) -> None:
         self._vllm = require_vllm()
         tokenizer = load_tokenizer(model, trust_remote_code=trust_remote_code)
@@ -188,7 +211,7 @@ class VLLMEngine(TrainingEngine):
                 self._llm = self._vllm.LLM(
                     resolve_model(model),
                     dtype=dtype,
-                    tensor_parallel_size=1,
+                    tensor_parallel_size=tensor_parallel,
                     gpu_memory_utilization=gpu_memory_utilization,
                     enable_sleep_mode=self._sleeps,
                     enforce_eager=enforce_eager or not on_gpu,
@@ -211,7 +234,8 @@ class VLLMEngine(TrainingEngine):
         self.max_model_len: int = config.max_model_len
         self._tied = bool(getattr(config.hf_text_config, "tie_word_embeddings", False))
         self._shapes = checkpoint_shapes(model)
-        self.stop_ids = _stop_ids(model, config.hf_config, tokenizer)
+        generation = load_generation_config(resolve_model(model), config.hf_config)
+        self.stop_ids = end_ids(generation, tokenizer)  # where `TransformersEngine` stops, too
 
     def generate(
         self,
@@ -224,55 +248,55 @@ class VLLMEngine(TrainingEngine):
         Raises:
             GeomrlError: a prompt leaves no room for a response, or the engine has no weights.
         """
+        return [each for _, batch in self.stream([requests], sampling, progress) for each in batch]
+
+    def stream(
+        self,
+        batches: Sequence[Sequence[Request]],
+        sampling: Sampling,
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[tuple[int, list[Completion]]]:
+        """Sample all batches together, and yield each when it is whole; errors as for `generate`."""
         if self._state != "ready":
             raise GeomrlError(
                 f"{self.name}: the vLLM engine is {self._state}; call wake() and load_weights() "
                 "before generate()"
             )
+        from vllm.sampling_params import RequestOutputKind
+
+        requests = [request for batch in batches for request in batch]
         prompts = [self._vllm.TokensPrompt(prompt_token_ids=[*r.prompt_ids]) for r in requests]
-        params = [self._params(request, sampling) for request in requests]
+        params = [
+            self._vllm.SamplingParams(
+                **request_options(each, sampling, room=self.max_model_len),
+                stop_token_ids=sorted(self.stop_ids),
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            for each in requests
+        ]
+        batch_of = [place for place, batch in enumerate(batches) for _ in batch]
+        whole: list[dict[int, Completion]] = [{} for _ in batches]
         engine = self._llm.llm_engine
         names = self._llm.enqueue(prompts, params, use_tqdm=False)
-        finished: list[Any] = []
+        # "7-1c3a9f02": vLLM counts requests over all calls, and adds random characters.
+        number = {name.partition("-")[0]: index for index, name in enumerate(names)}
+        left = len(names)
         try:
             while engine.has_unfinished_requests():
                 done = [output for output in engine.step() if output.finished]
-                finished += done
+                left -= len(done)
                 if progress and done:
                     progress(len(done))
+                for output in done:
+                    index = number[output.request_id]
+                    place = batch_of[index]
+                    whole[place][index] = completion(output.outputs[0])
+                    if len(whole[place]) == len(batches[place]):
+                        yield place, [whole[place][i] for i in sorted(whole[place])]
         finally:
             # After an interruption the rest must not turn up among the next call's outputs.
-            if len(finished) < len(names):
+            if left:
                 engine.abort_request(names, internal=True)
-        finished.sort(key=lambda output: int(output.request_id))
-        return [_completion(output.outputs[0]) for output in finished]
-
-    def _params(self, request: Request, sampling: Sampling) -> Any:
-        room = self.max_model_len - len(request.prompt_ids)
-        if room < 1:
-            raise GeomrlError(
-                f"a prompt has {len(request.prompt_ids)} tokens and max_model_len is "
-                f"{self.max_model_len}: there is no room for a response; raise max_model_len or "
-                "leave such prompts out"
-            )
-        if 0 < sampling.temperature < 0.01:
-            raise GeomrlError(
-                f"temperature {sampling.temperature}: vLLM would take 0.01 instead; use 0 (greedy) "
-                "or at least 0.01"
-            )
-        return self._vllm.SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            max_tokens=min(sampling.max_tokens, room),
-            seed=request.seed,
-            logprobs=0,  # of the drawn token alone
-            # The same ids end a response in every engine, whatever vLLM reads from the checkpoint.
-            ignore_eos=True,
-            stop_token_ids=sorted(self.stop_ids),
-            detokenize=False,
-            output_kind=_final_only(),
-        )
 
     @torch.no_grad()
     def load_weights(self, named: Iterable[tuple[str, Tensor]]) -> None:
@@ -343,23 +367,6 @@ class VLLMEngine(TrainingEngine):
         del self._llm
 
 
-def _final_only() -> Any:
-    from vllm.sampling_params import RequestOutputKind
-
-    return RequestOutputKind.FINAL_ONLY
-
-
-def _completion(output: Any) -> Completion:
-    ids = list(output.token_ids)
-    logprobs = [at[token].logprob for at, token in zip(output.logprobs, ids, strict=True)]
-    if output.finish_reason not in ("stop", "length"):
-        raise GeomrlError(
-            f"vLLM ended a response with '{output.finish_reason}' instead of stop or length; the "
-            "rollouts of this call cannot be used"
-        )
-    return Completion(ids, logprobs, output.finish_reason)
-
-
 def _check_device(device: torch.device) -> None:
     from vllm.platforms import current_platform
 
@@ -390,12 +397,3 @@ def _check_head_size(model: str, trust_remote_code: bool) -> None:
             f"{model}: its attention heads have {size} dimensions, and vLLM's CPU kernels take "
             f"{', '.join(map(str, known))}; use the transformers engine"
         )
-
-
-def _stop_ids(model: str, config: Any, tokenizer: Any) -> frozenset[int]:
-    """Return the same ids as `TransformersEngine` stops at, without loading the model."""
-    try:
-        generation = GenerationConfig.from_pretrained(resolve_model(model))
-    except OSError:  # there is no generation_config.json
-        generation = GenerationConfig.from_model_config(config)
-    return end_ids(generation, tokenizer)
