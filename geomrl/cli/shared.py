@@ -40,7 +40,10 @@ def rollout_config(
     engine: str,
     tensor_parallel: int,
 ) -> RolloutConfig:
-    """Return how to draw rollouts."""
+    """Return how to draw rollouts.
+
+    Its parameters are the command's options.
+    """
     from geomrl.rollout.engine import Sampling
     from geomrl.rollout.generate import RolloutConfig
 
