@@ -29,8 +29,8 @@ from geomrl.rollout.engine import (
     TrainingEngine,
     TrainingJob,
 )
-from geomrl.rollout.self_check import check_sampling
 from geomrl.rollout.engines.token_draws import TokenDraws, sampler_settings
+from geomrl.rollout.self_check import check_sampling
 
 
 class TransformersEngine(TrainingEngine):
