@@ -266,7 +266,7 @@ def test_the_engine_draws_by_blocks_whatever_the_batch(sampling):
     alone = [engine.generate([request], sampling)[0] for request in asked]
     assert [c.ids for c in together] == [c.ids for c in alone] == [c.ids for c in backwards]
     assert len({tuple(c.ids) for c in together}) == len(together)
-    assert engine.draw_settings(sampling) == {"sampler": 2}
+    assert engine.draw_settings(engine.loaded.model.config, sampling) == {"sampler": 2}
 
 
 def test_the_engine_names_a_large_model_with_nan_logits():
