@@ -76,9 +76,11 @@ class Groups:
         """Return one row of each problem, drawn by seed, label and problem."""
         return self.starts[:-1] + (self.draw(seed, label) * self.sizes).astype(int)
 
-    def sums(self, x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "p d"]:
-        """Return the sum over each problem's rows (every problem has at least one)."""
-        return np.add.reduceat(x, self.starts[:-1], axis=0)
+    def sums(
+        self, x: Float[np.ndarray, "n d"], weights: Float[np.ndarray, " n"] | None = None
+    ) -> Float[np.ndarray, "p d"]:
+        """Return the sum over each problem's rows, each times its weight."""
+        return group_sums(x, self.starts, weights)
 
     @cached_property
     def pairs(self) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
@@ -89,6 +91,25 @@ class Groups:
             firsts.append(i + start)
             seconds.append(j + start)
         return np.concatenate(firsts), np.concatenate(seconds)
+
+
+def group_sums(
+    x: Float[np.ndarray, "n d"],
+    starts: Int[np.ndarray, " g1"],
+    weights: Float[np.ndarray, " n"] | None = None,
+) -> Float[np.ndarray, "g d"]:
+    """Return the sums of rows starts[g]:starts[g + 1], as one sparse product.
+
+    Args:
+        x: rows, those of one group beside each other.
+        starts: where each group begins, and the end of the last.
+        weights: what each row is multiplied by; 1 if not given.
+    """
+    from scipy.sparse import csr_array
+
+    n = len(x)
+    values = np.ones(n) if weights is None else np.asarray(weights, dtype=float)
+    return csr_array((values, np.arange(n), starts), shape=(len(starts) - 1, n)) @ x
 
 
 @lru_cache(maxsize=256)

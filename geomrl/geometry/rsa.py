@@ -73,14 +73,14 @@ def rsa(
     value = float(one @ other)
     if not n_perm:
         return RsaResult(value=value, p=float("nan"), n_problems=n, n_perm=0, seed=seed)
-    square = np.zeros((n, n))
-    square[upper] = other
-    square += square.T
+    left, right = np.zeros((n, n)), np.zeros((n, n))
+    left[upper], right[upper] = one, other
+    right += right.T
     rng = derive_rng(seed, "rsa")
     drawn = np.empty(n_perm)
     for k in range(n_perm):
         order = rng.permutation(n)
-        drawn[k] = one @ square[np.ix_(order, order)][upper]
+        drawn[k] = np.vdot(left, right[order][:, order])
     return RsaResult(
         value=value,
         p=permutation_p(value, drawn, two_sided=False),

@@ -12,6 +12,7 @@ problems come from each problem's sum of unit vectors, centred ones from blocks 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal, Protocol
 
 import numpy as np
@@ -24,7 +25,7 @@ SpaceName = Literal["raw", "centred", "whitened"]
 SPACES: tuple[SpaceName, ...] = ("raw", "centred", "whitened")
 WHITENING_FOLDS = 5
 _NO_DIRECTION = 1e-6  # a vector this short, relative to its state, is float32 rounding
-_BLOCK_NUMBERS = 2_000_000  # float64 numbers in one block of pairs of problems (16 MB)
+_BLOCK_NUMBERS = 300_000  # float64 numbers in one block of pairs of problems: 2.4 MB, cached
 _PAIRS_AT_ONCE = 2_000_000  # numbers gathered at once for the cosines of named pairs
 
 Rows = Int[np.ndarray, " k"]
@@ -100,7 +101,7 @@ def build_space(
 
 def raw_space(states: Float[np.ndarray, "n d"], groups: Groups) -> Space:
     """Return the plain cosine between states."""
-    unit, lost = _unit(states.astype(float), _norms(states))
+    unit, lost = _unit(states, _norms(states))
     return _UnitSpace(groups, unit, np.zeros(groups.n_problems, int), lost)
 
 
@@ -113,7 +114,7 @@ def centred_space(states: Float[np.ndarray, "n d"], groups: Groups) -> Space | R
     """
     if groups.n_problems < 2:
         return Refusal("centring leaves a pair's own problem out and needs another one")
-    means = groups.sums(states.astype(float)) / groups.sizes[:, None]
+    means = groups.sums(states) / groups.sizes[:, None]
     # Cosines from a centre are blind to a shift of all states; this one keeps numbers small.
     middle = means.mean(axis=0)
     return _CentredSpace(groups, states - middle, means - middle, _norms(states))
@@ -185,7 +186,7 @@ class _UnitSpace:
 
     def across(self) -> CrossSums:
         graded = self.groups.sums(self.unit)  # [P, d]
-        correct = self.groups.sums(self.unit * self.groups.correct[:, None])
+        correct = self.groups.sums(self.unit, self.groups.correct)
         return CrossSums(graded @ graded.T * self.comparable, correct @ correct.T * self.comparable)
 
     def cosines(self, i: Rows, j: Rows) -> Float[np.ndarray, " k"]:
@@ -211,8 +212,11 @@ class _CentredSpace:
 
     @property
     def n_without_direction(self) -> int:
-        own = self.means[self.groups.problem] / (self.groups.n_problems - 1)
-        return int((_norms(self.states + own) <= _NO_DIRECTION * self.lengths).sum())
+        others, problem = self.groups.n_problems - 1, self.groups.problem
+        own = self._dots[np.arange(len(problem)), problem]
+        centre = np.einsum("pd,pd->p", self.means, self.means)[problem] / others**2
+        away = np.sqrt(np.maximum(self._squares + 2 * own / others + centre, 0.0))
+        return int((away <= _NO_DIRECTION * self.lengths).sum())
 
     @property
     def comparable(self) -> Bool[np.ndarray, "p p"]:
@@ -251,18 +255,26 @@ class _CentredSpace:
             found[part] = np.where(others[:, 0] > 0, np.einsum("kd,kd->k", u, v), np.nan)
         return found
 
+    @cached_property
+    def _dots(self) -> Float[np.ndarray, "n p"]:
+        """Products of states and means."""
+        return self.states @ self.means.T
+
+    @cached_property
+    def _squares(self) -> Float[np.ndarray, " n"]:
+        return np.einsum("nd,nd->n", self.states, self.states)
+
     def _distances(
         self,
     ) -> tuple[Float[np.ndarray, "n p"], Float[np.ndarray, "n p"], Float[np.ndarray, "p p"]]:
         """Return x_i . c, 1 / |x_i - c| and |c|^2, for c the centre of (i's problem, q)."""
         problem, others = self.groups.problem, self.groups.n_problems - 2
-        dots = self.states @ self.means.T  # [N, P]
+        dots = self._dots
         pull = -(dots + dots[np.arange(len(dots)), problem][:, None]) / others
         gram = self.means @ self.means.T
         square = np.diag(gram)
         centre = (square[:, None] + 2 * gram + square[None, :]) / others**2  # [P, P]
-        length = np.einsum("nd,nd->n", self.states, self.states)
-        away = np.sqrt(np.maximum(length[:, None] - 2 * pull + centre[problem], 0.0))
+        away = np.sqrt(np.maximum(self._squares[:, None] - 2 * pull + centre[problem], 0.0))
         seen = away > _NO_DIRECTION * self.lengths[:, None]
         return pull, np.divide(1.0, away, out=np.zeros_like(away), where=seen), centre
 
@@ -311,7 +323,8 @@ class _CentredSpace:
 
 
 def _norms(x: Float[np.ndarray, "n d"]) -> Float[np.ndarray, " n"]:
-    return np.sqrt(np.einsum("nd,nd->n", x, x, dtype=float))
+    x = np.asarray(x, dtype=float)
+    return np.sqrt(np.einsum("nd,nd->n", x, x))
 
 
 def _unit(

@@ -99,23 +99,19 @@ class DeviceEngines(Engine):
         """
         longest = max(len(r.prompt_ids) for batch in batches for r in batch) + sampling.max_tokens
         job = replace(self.job, longest=min(longest, self.job.longest))
-        n = len(self.groups)
-        workers = [
-            _Worker(
-                group,
-                Share(
-                    engine=self.key,
-                    job=job,
-                    device="cuda" if _on_cuda(group[0]) else "cpu",
-                    batches={place: batches[place] for place in range(i, len(batches), n)},
-                    sampling=sampling,
-                ),
-                _surroundings(group, n),
-            )
-            for i, group in enumerate(self.groups[: len(batches)])
-        ]
+        groups = self.groups[: len(batches)]
+        n = len(groups)
+        workers: list[_Worker] = []
         failed: list[str] = []
         try:
+            for group in groups:
+                workers.append(_Worker(group, surroundings(group, n)))
+            for i, worker in enumerate(workers):  # all are loading libraries by now
+                dealt = {place: batches[place] for place in range(i, len(batches), n)}
+                device = "cuda" if _on_cuda(groups[i][0]) else "cpu"
+                worker.send(
+                    Share(engine=self.key, job=job, device=device, batches=dealt, sampling=sampling)
+                )
             running = {worker.connection: worker for worker in workers}
             while running:
                 for connection in wait(list(running)):
@@ -141,7 +137,7 @@ class DeviceEngines(Engine):
 class _Worker:
     """A process, and the pipe to it: it is sent its share, and sends batches, counts, at last None."""
 
-    def __init__(self, group: tuple[str, ...], share: Share, environment: dict[str, str]) -> None:
+    def __init__(self, group: tuple[str, ...], environment: dict[str, str]) -> None:
         self.name = ",".join(group)
         self.connection, theirs = Pipe()
         self.finished, self._error = False, ""
@@ -157,6 +153,9 @@ class _Worker:
             )
         finally:
             theirs.close()
+
+    def send(self, share: Share) -> None:
+        """Send the process what it samples."""
         with suppress(BrokenPipeError, ConnectionResetError):  # it has died: `failure` says of what
             self.connection.send(share)
 
@@ -200,7 +199,7 @@ def _on_cuda(device: str) -> bool:
     return torch.cuda.is_available() if device == "auto" else device.startswith("cuda")
 
 
-def _surroundings(group: tuple[str, ...], at_once: int) -> dict[str, str]:
+def surroundings(group: tuple[str, ...], at_once: int) -> dict[str, str]:
     """Return a process's environment: its devices, its share of the cores, this package."""
     found = {key: value for key, value in os.environ.items() if key not in _LAUNCHER}
     numbers = [int(device.partition(":")[2] or 0) for device in group if device != "auto"]

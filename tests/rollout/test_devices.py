@@ -4,17 +4,20 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from multiprocessing import Pipe
 
 import psutil
 import pytest
+import torch
 from commands import geomrl
 from processes import wait_until
 
 from geomrl.errors import GeomrlError
+from geomrl.models.loading import set_aside
 from geomrl.models.options import ModelOptions
 from geomrl.rollout import device_worker
-from geomrl.rollout.device_engines import DeviceEngines, Share, device_groups
+from geomrl.rollout.device_engines import DeviceEngines, Share, device_groups, surroundings
 from geomrl.rollout.engine import Request, Sampling, SamplingJob
 from geomrl.rollout.engines import choose_engine, engine_version
 from geomrl.rollout.generate import RolloutConfig
@@ -112,6 +115,25 @@ def test_devices_are_joined_in_groups():
         device_groups(names, 3)
     with pytest.raises(GeomrlError, match="for the engine vllm only"):
         DeviceEngines("transformers", [("cuda:0", "cuda:1")], None)
+
+
+def test_a_process_sees_its_devices_alone(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert surroundings(("cuda:2", "cuda:3"), 2)["CUDA_VISIBLE_DEVICES"] == "2,3"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-7f")
+    assert surroundings(("cuda:1",), 2)["CUDA_VISIBLE_DEVICES"] == "GPU-7f"
+    with pytest.raises(GeomrlError, match=r"cuda:2: CUDA_VISIBLE_DEVICES=4,GPU-7f shows 2"):
+        surroundings(("cuda:2",), 2)
+    monkeypatch.setenv("RANK", "1")
+    assert "RANK" not in surroundings(("cpu",), 1)
+
+
+def test_a_loaded_model_leaves_its_device_to_others_and_comes_back():
+    loaded = ModelOptions("cpu").load("reasoner")
+    elsewhere = replace(loaded, device=torch.device("meta"))
+    with set_aside(elsewhere):
+        assert {w.device.type for w in loaded.model.parameters()} == {"cpu"}
+    assert {w.device.type for w in loaded.model.parameters()} == {"meta"}
 
 
 def test_auto_is_the_engine_that_is_there_and_the_one_that_a_run_began_with(tmp_path):

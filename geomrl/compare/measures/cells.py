@@ -148,7 +148,7 @@ def _values(within: Mapping[str, Cell], groups: Groups) -> dict[str, ByProblem]:
 
 def _mean(parts: list[ByProblem]) -> ByProblem:
     return {
-        p: float(np.mean([part[p] for part in parts]))
+        p: sum(part[p] for part in parts) / len(parts)
         for p in parts[0]
         if all(p in part for part in parts)
     }
