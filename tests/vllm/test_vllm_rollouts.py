@@ -90,10 +90,26 @@ def test_probe_eval_and_compare_sample_with_it(model, whole, tmp_path):
     assert read_manifest(sampled)["rollouts"]["settings"]["engine"] == "vllm"
     other = save_widened_reasoner(tmp_path / "other")
     compared = tmp_path / "compare"
-    found = run_process(
+    run_process(
         command("compare", model, other, *options(compared, "cpu", limit=4), "--layers", "final",
-                "--boot", 100, "--permutations", 99)
+                "--boot", 100, "--permutations", 99), check=True,
     )  # fmt: skip
-    print(found.returncode, found.stderr[-1500:])
     sampled = list((compared / "policies").iterdir())
     assert {read_manifest(run)["rollouts"]["settings"]["engine"] for run in sampled} == {"vllm"}
+
+
+def test_what_vllm_cannot_run_is_said_with_its_device(tmp_path):
+    done = run_process(command("rollout", "reasoner", *options(tmp_path / "run", "cpu", limit=1)))
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert "the engine on cpu: reasoner: its attention heads have 16 dimensions" in said
+    assert not list((tmp_path / "run").glob("*.parts/*"))
+
+
+def test_two_devices_joined_in_one_engine_sample_the_same(model, whole, tmp_path):
+    out = tmp_path / "run"
+    joined = [*options(out, "cpu,cpu", limit=2), "--tensor-parallel", 2]
+    run_process(command("rollout", model, *joined), check=True)
+    one = open_run(whole).rollouts.set_index("rollout_id")["response"]
+    other = open_run(out).rollouts.set_index("rollout_id")["response"]
+    assert other.equals(one[other.index])
