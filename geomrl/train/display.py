@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from geomrl.progress import clock_time
 from geomrl.verify.marker import BOXED, find_to_show, parse_marker
 
 if TYPE_CHECKING:
@@ -169,8 +170,7 @@ class TrainDisplay:
         (first, began), (last, ended) = self._ends[0], self._ends[-1]
         if last <= first or last >= self._total:
             return ""
-        seconds = round((ended - began) / (last - first) * (self._total - last))
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
+        return clock_time((ended - began) / (last - first) * (self._total - last))
 
 
 def response_text(response: str, marker: str = BOXED) -> Text:
