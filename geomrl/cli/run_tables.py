@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from geomrl.geometry.cells import CELL_WORDS
+from geomrl.rollout.cut_off import cut_off_note
 from geomrl.runs.layout import ROLLOUTS
 from geomrl.runs.run import Run
 from geomrl.stats.words import interval_words
@@ -22,13 +23,21 @@ if TYPE_CHECKING:
 
 def print_rollouts(run: Run) -> None:
     """Print verdict counts and where the table lies."""
-    counts = run.rollouts["verdict"].value_counts()
+    rollouts = run.rollouts
+    counts = rollouts["verdict"].value_counts()
     listed = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    problems = run.rollouts[["benchmark", "problem_id"]].drop_duplicates()
-    Console().print(
-        f"{len(run.rollouts)} rollouts of {len(problems)} problems in "
-        f"{run.path / ROLLOUTS}: {listed}"
+    problems = rollouts[["benchmark", "problem_id"]].drop_duplicates()
+    console = Console()
+    console.print(
+        f"{len(rollouts)} rollouts of {len(problems)} problems in {run.path / ROLLOUTS}: {listed}"
     )
+    _print_cut_off(console, rollouts)
+
+
+def _print_cut_off(console: Console, rollouts: pd.DataFrame) -> None:
+    note = cut_off_note(rollouts)
+    if note is not None:
+        console.print(f"[yellow]{note}")
 
 
 def print_headline(run: Run) -> None:
@@ -39,6 +48,7 @@ def print_headline(run: Run) -> None:
         console.print(_accuracy_line(name, found))
         for place in found["headlines"]:
             console.print(_headline_table(place, summary["encoder"]))
+    _print_cut_off(console, run.rollouts)
     for line in _absence_lines(summary["absent_anchors"]):
         console.print(f"[bright_black]{line}")
     console.print(
@@ -81,8 +91,8 @@ def _headline_table(place: dict[str, Any], encoder: str) -> Table:
         cell = row["cell"]
         table.add_row(
             CELL_WORDS.get(cell, cell),
-            _interval({k: row[f"raw{s}"] for k, s in _COLUMNS}),
-            _interval({k: row[f"centred{s}"] for k, s in _COLUMNS}),
+            _cosine(row, "raw"),
+            _cosine(row, "centred"),
             str(row["n_problems"]),
             style="bold" if cell == "floor" else None,
             end_section="-" not in cell
@@ -92,7 +102,9 @@ def _headline_table(place: dict[str, Any], encoder: str) -> Table:
     return table
 
 
-_COLUMNS = (("value", ""), ("low", "_low"), ("high", "_high"))
+def _cosine(row: dict[str, Any], space: str) -> str:
+    limits = row[f"{space}_low"], row[f"{space}_high"]
+    return interval_words(row[space], *limits, n=row["n_problems"])
 
 
 def _interval(numbers: dict[str, Any]) -> str:

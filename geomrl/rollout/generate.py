@@ -17,6 +17,7 @@ from geomrl.models.loading import NamedModel, load_tokenizer
 from geomrl.problems.problem import Problem
 from geomrl.problems.prompts import Prompt, default_template, render_prompt
 from geomrl.progress import Bar, Say
+from geomrl.rollout.cut_off import CutOffs
 from geomrl.rollout.engine import Completion, Engine, Request, Sampling
 from geomrl.rollout.engines import engine_version
 from geomrl.rollout.grading import (
@@ -96,7 +97,8 @@ def generate_rollouts(
     is, so a killed run redoes what was in flight, with the same draws; another `chunk` resumes from
     there. Grading follows when all are sampled, and again, from the stored
     responses, where golds, marker or verifier have changed since. `bar` counts
-    rollouts; `say` is called with a line where grading is done again.
+    rollouts; `say` is called with a line where grading is done again, and where many responses are
+    cut off at `max_tokens`.
 
     Raises:
         GeomrlError: the run contains rollouts of other settings, or unfinished ones of another
@@ -126,6 +128,7 @@ def generate_rollouts(
                     planned=planned,
                     config=config,
                     bar=bar or Bar(),
+                    say=say,
                 )
                 write_rollouts(table_path, grade_table(sampled, golds, verifier))
                 record_grading(run, golds, verifier)
@@ -175,6 +178,7 @@ def _sample_all(
     planned: Sequence[_Planned],
     config: RolloutConfig,
     bar: Bar,
+    say: Say,
 ) -> pd.DataFrame:
     """Return all rollouts in their order, ungraded: those of finished parts, and the others now."""
     remove_leftovers(parts)
@@ -183,8 +187,10 @@ def _sample_all(
     bar.set(len(planned) - len(left), len(planned))
     batches = _by_problem(left) if engine.schedules else _by_number(left, config.chunk)
     requests = [[each.request for _, each in batch] for batch in batches]
+    cut_off = CutOffs(config.sampling.max_tokens, say)
     if batches:
         for place, completions in engine.stream(requests, config.sampling, bar.advance):
+            cut_off.count(completions)
             rows = [each.row for _, each in batches[place]]
             # Named by its first rollout's place: no two batches share one, whatever their sizes.
             path = parts / f"part-{batches[place][0][0]:08d}.parquet"
