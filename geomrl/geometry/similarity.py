@@ -207,6 +207,45 @@ class _Notes:
         return tuple(found)
 
 
+class Places:
+    """The places of a table, a layer and an anchor each, computed one by one and kept.
+
+    What an anchor's labels fix is computed at the first of its layers, and used at the next ones.
+
+    Args:
+        parts: where finished places are kept; None keeps none.
+        draws: seed, bootstrap draws of each interval, relabellings of each permutation test.
+    """
+
+    def __init__(self, parts: Parts | None, draws: Draws) -> None:
+        self._parts = parts
+        self._draws = draws
+        self._labels: tuple[str, _Labels] | None = None  # of the last anchor
+
+    def read(self, layer: str, anchor: str) -> dict[str, Any] | None:
+        """Return a place that is finished: rows, notes and statistics, in JSON's types."""
+        return None if self._parts is None else self._parts.read(anchor, layer)
+
+    def make(
+        self, layer: str, anchor: str, table: pd.DataFrame, states: Float[np.ndarray, "rows d"]
+    ) -> dict[str, Any]:
+        """Compute a place of its rows and states, as `similarity_table` reads them, and keep it.
+
+        Raises:
+            GeomrlError: the input is broken.
+        """
+        groups = group_rows(table)
+        if self._labels is None or self._labels[0] != anchor:
+            self._labels = anchor, _labels(groups, self._draws)
+        labels = self._labels[1]
+        where = f"layer {layer}, anchor {anchor}"
+        _check_aligned(table, states, here=groups, first=labels.groups, place=where)
+        place = _place(states, labels, layer=layer, anchor=anchor, draws=self._draws)
+        if self._parts is not None:
+            self._parts.write(place, anchor, layer)
+        return place
+
+
 def _anchor_rows(
     read_states: ReadStates,
     layers: Sequence[str],
@@ -219,18 +258,11 @@ def _anchor_rows(
     """Return one anchor's rows over all layers."""
     rows: list[Row] = []
     statistics: Statistics = {}
-    labels: _Labels | None = None
+    places = Places(parts, draws)
     for layer in layers:
-        place = None if parts is None else parts.read(anchor, layer)
+        place = places.read(layer, anchor)
         if place is None:
-            table, states = read_states(layer, anchor)
-            groups = group_rows(table)
-            labels = labels or _labels(groups, draws)
-            where = f"layer {layer}, anchor {anchor}"
-            _check_aligned(table, states, here=groups, first=labels.groups, place=where)
-            place = _place(states, labels, layer=layer, anchor=anchor, draws=draws)
-            if parts is not None:
-                parts.write(place, anchor, layer)
+            place = places.make(layer, anchor, *read_states(layer, anchor))
         rows += place["rows"]
         for text, where in place["notes"]:
             notes.add(text, where)

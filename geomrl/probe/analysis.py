@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pandas as pd
+from jaxtyping import Float
 
 from geomrl.files import read_parquet
-from geomrl.geometry.similarity import similarity_table
+from geomrl.geometry.similarity import Places, ReadStates, similarity_table
 from geomrl.models.loading import LoadedModel
 from geomrl.probe.extraction import ModelProbe, anchors_hash, rollouts_hash
 from geomrl.progress import progress_bar
@@ -20,6 +23,8 @@ from geomrl.runs.run import Run, run_marker
 from geomrl.runs.states import StateStore
 from geomrl.stats.draws import Draws
 
+Place = tuple[pd.DataFrame, Float[np.ndarray, "rows d"]]
+
 
 def similarity_of(
     run: Run, loaded: LoadedModel, store: StateStore, draws: Draws, show: bool
@@ -27,32 +32,74 @@ def similarity_of(
     """Return this encoder's rows for every benchmark, and notes on them."""
     tables, notes = [], []
     labels = run.rollouts
-    benchmarks = list(labels["benchmark"].unique())
     policy = labels["policy"].dropna()
     steps = labels["policy_step"].dropna()
     layers, anchors = store.settings.layers, store.settings.anchors
+    parts = {
+        str(name): _similarity_parts(run, store, name, draws)
+        for name in labels["benchmark"].unique()
+    }
     with progress_bar("similarity", "layer x anchor", show=show) as bar:
-        bar.set(0, len(benchmarks) * len(layers) * len(anchors))
-        for benchmark in benchmarks:
+        bar.set(0, len(parts) * len(layers) * len(anchors))
+        read = partial(run.states, encoder=loaded.key)
+        finish_places(read, layers, anchors, parts, draws=draws, advance=bar.advance)
+    for benchmark, kept in parts.items():
 
-            def read(layer: str, anchor: str, benchmark: str = benchmark) -> Any:
-                rows, states = run.states(layer, anchor, loaded.key)
-                here = (rows["benchmark"] == benchmark).to_numpy()
-                return rows[here].reset_index(drop=True), states[here]
+        def of_one(layer: str, anchor: str, benchmark: str = benchmark) -> Place:
+            return of_benchmark(*read(layer, anchor), benchmark)
 
-            result = similarity_table(
-                read, layers, anchors, **asdict(draws), progress=lambda _: bar.advance(),
-                parts=_similarity_parts(run, store, benchmark, draws),
-                context={
-                    "policy": policy.iloc[0] if len(policy) else "unknown",
-                    "encoder": loaded.key,
-                    "step": steps.iloc[0] if len(steps) else pd.NA,
-                    "benchmark": benchmark,
-                },
-            )  # fmt: skip
-            tables.append(result.table)
-            notes += [n if len(benchmarks) == 1 else f"{benchmark}: {n}" for n in result.notes]
+        result = similarity_table(
+            of_one, layers, anchors, parts=kept, progress=None, **asdict(draws),
+            context={
+                "policy": policy.iloc[0] if len(policy) else "unknown",
+                "encoder": loaded.key,
+                "step": steps.iloc[0] if len(steps) else pd.NA,
+                "benchmark": benchmark,
+            },
+        )  # fmt: skip
+        tables.append(result.table)
+        notes += [n if len(parts) == 1 else f"{benchmark}: {n}" for n in result.notes]
     return pd.concat(tables, ignore_index=True), notes
+
+
+def finish_places(
+    read: ReadStates,
+    layers: Sequence[str],
+    anchors: Sequence[str],
+    parts: Mapping[str, Parts],
+    *,
+    draws: Draws,
+    advance: Callable[[], None],
+) -> None:
+    """Compute the places of every benchmark that are not finished, each read from the store once.
+
+    Args:
+        read: (layer, anchor) -> rows with their benchmark, and states: a run's `states`.
+        layers: as stored.
+        anchors: as stored.
+        parts: where the finished places are kept, by benchmark.
+        draws: seed, n_boot and n_perm.
+        advance: called after each place of a benchmark.
+
+    Raises:
+        GeomrlError: states cannot be read, or the rows are broken.
+    """
+    places = {name: Places(kept, draws) for name, kept in parts.items()}
+    for anchor in anchors:
+        for layer in layers:
+            todo = [name for name in places if places[name].read(layer, anchor) is None]
+            if todo:
+                rows, states = read(layer, anchor)
+            for name in todo:
+                places[name].make(layer, anchor, *of_benchmark(rows, states, name))
+            for _ in places:
+                advance()
+
+
+def of_benchmark(rows: pd.DataFrame, states: Float[np.ndarray, "rows d"], benchmark: str) -> Place:
+    """Return one benchmark's rows and states."""
+    here = (rows["benchmark"] == benchmark).to_numpy()
+    return rows[here].reset_index(drop=True), states[here]
 
 
 def with_other_encoders(path: Path, table: pd.DataFrame, encoder: str) -> pd.DataFrame:

@@ -1,15 +1,20 @@
-"""The state store: anchor states on disk, in shards that are read one layer at a time.
+"""The state store: anchor states on disk, in shards that are read one layer and anchor at a time.
 
 `states/<encoder>/` contains `store.json` (what decides the content), and for every shard
 `shard-00000.safetensors` (one tensor [states, hidden] a layer) and `shard-00000.parquet` (one row a
 (rollout, anchor), with the state's row in those tensors; coinciding anchors share it). The parquet is
 written last: a shard without one is not there.
+
+An anchor's states lie side by side in a tensor, so that reading them reads little else from the disk.
+Where they lie is said by the parquet's `state_row` alone: an older geomrl wrote a rollout's states side
+by side, and such shards are read too, by the same code.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,8 +24,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import torch
-from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
+from jaxtyping import Float, Int
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -35,6 +39,7 @@ from geomrl.files import (
     write_parquet,
 )
 from geomrl.runs.manifest import check_same_settings
+from geomrl.runs.tensor_rows import TornFileError, read_metadata, read_rows
 
 ROW_SCHEMA = pa.schema(
     [
@@ -159,21 +164,31 @@ class StateStore:
 
         Args:
             shard: its number.
-            rows: of `ROW_SCHEMA`.
-            states: [states, hidden] by layer.
+            rows: of `ROW_SCHEMA`; `state_row` counts in `states` as they are given.
+            states: [states, hidden] by layer; they are written anchor by anchor.
             made_with: what is recorded of this shard alone.
         """
+        order = anchor_order(rows, self.settings.anchors)
+        rows = rows.assign(state_row=moved_rows(rows["state_row"], order))
+        # Rows of an older geomrl may be left of a shard that was torn; they count otherwise.
+        self._rows(shard).unlink(missing_ok=True)
         with atomic_path(self._tensors(shard)) as temporary:
-            tensors = {name: state.contiguous() for name, state in states.items()}
+            at = torch.from_numpy(order)
+            tensors = {name: state[at] for name, state in states.items()}
             # One entry: safetensors writes several in an order that differs between processes.
             record = json.dumps(dict(made_with or {}), sort_keys=True)
             save_file(tensors, temporary, metadata={_MADE_WITH: record})
         write_parquet(self._rows(shard), rows, ROW_SCHEMA)
 
     def made_with(self, shard: int) -> dict[str, str]:
-        """Return what was recorded of one shard; nothing where an older geomrl wrote it."""
-        with safe_open(self._tensors(shard), framework="pt") as file:
-            return dict(json.loads((file.metadata() or {}).get(_MADE_WITH, "{}")))
+        """Return what was recorded of one shard; nothing where an older geomrl wrote it.
+
+        Raises:
+            GeomrlError: it is torn.
+        """
+        path = self._tensors(shard)
+        with _whole(path):
+            return dict(json.loads(read_metadata(path).get(_MADE_WITH, "{}")))
 
     def shard_rows(self, shard: int) -> pd.DataFrame:
         """Return one shard's rows.
@@ -201,7 +216,8 @@ class StateStore:
     ) -> tuple[pd.DataFrame, Float[np.ndarray, "rows hidden"]]:
         """Return the rows that have this anchor, and their float32 states at one layer.
 
-        No other layer's tensor is read from the disk.
+        They are in the order of the rollouts. No other layer's tensor is read from the disk, and of
+        this one the anchor's part alone.
 
         Raises:
             GeomrlError: the layer or anchor is not stored; a shard is missing or torn.
@@ -219,7 +235,8 @@ class StateStore:
         for shard, rows in enumerate(self._shard_rows):
             here = rows[(rows["anchor"] == anchor) & rows["state_row"].notna()]
             frames.append(here)
-            states.append(self._read_layer(shard, layer, here["state_row"].astype(int).tolist()))
+            with _whole(path := self._tensors(shard)):
+                states.append(read_rows(path, layer, here["state_row"].astype(int).tolist()))
         table = pd.concat(frames, ignore_index=True).drop(columns=["anchor", "state_row", "reason"])
         return table, np.concatenate(states)
 
@@ -234,18 +251,46 @@ class StateStore:
             )
         return [self.shard_rows(shard) for shard in range(self.n_shards)]
 
-    def _read_layer(
-        self, shard: int, layer: str, rows: Sequence[int]
-    ) -> Float[np.ndarray, "rows hidden"]:
-        path = self._tensors(shard)
-        try:
-            with safe_open(path, framework="pt") as file:
-                return file.get_tensor(layer)[torch.tensor(rows, dtype=torch.long)].float().numpy()
-        except (SafetensorError, IndexError) as error:
-            raise GeomrlError(
-                f"{path}: torn or not of this store ({error}); delete it and run the same "
-                "`geomrl probe` command again: it makes only this shard"
-            ) from error
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Name a shard that is found torn inside the block, and the cure."""
+    try:
+        yield
+    except TornFileError as error:
+        raise GeomrlError(
+            f"{path}: torn or not of this store ({error}); delete it and run the same "
+            "`geomrl probe` command again: it makes only this shard"
+        ) from error
+
+
+def anchor_order(rows: pd.DataFrame, anchors: Sequence[str]) -> Int[np.ndarray, " states"]:
+    """Return the order in which a shard's states are written: anchor by anchor.
+
+    States that several anchors share lie together, by which anchors these are, so that each anchor's
+    states are a few runs of rows. Within a run they keep their order.
+
+    Args:
+        rows: of `ROW_SCHEMA`, with every state in at least one row.
+        anchors: the store's, which decide the order of the runs.
+
+    >>> rows = pd.DataFrame({"anchor": ["a", "b"] * 3, "state_row": [0, 1, 2, 2, 3, 4]})
+    >>> anchor_order(rows, ["a", "b"]).tolist()
+    [0, 3, 2, 1, 4]
+    """
+    kept = rows[rows["state_row"].notna()]
+    number = {anchor: i for i, anchor in enumerate(anchors)}
+    sharing: dict[int, list[int]] = {}
+    for row, anchor in zip(kept["state_row"], kept["anchor"].map(number), strict=True):
+        sharing.setdefault(int(row), []).append(int(anchor))
+    order = sorted(sharing, key=lambda row: (sorted(sharing[row]), row))
+    return np.array(order, dtype=np.int64)
+
+
+def moved_rows(state_row: pd.Series, order: Int[np.ndarray, " states"]) -> pd.Series:
+    """Return where each row's state lies once the states are in `order`; absent ones stay so."""
+    place = dict(zip(order.tolist(), range(len(order)), strict=True))
+    return state_row.map(place, na_action="ignore").astype("Int64")
 
 
 def absences(rows: pd.DataFrame) -> dict[str, dict[str, int]]:

@@ -1,5 +1,6 @@
 """`geomrl compare` from end to end, on exact edits of the bundled reasoner."""
 
+import itertools
 import json
 import shutil
 import sys
@@ -12,11 +13,13 @@ import pytest
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+from older_stores import write_as_before
 from planted_models import Edit, edited, random_turn, rotated
 
 from geomrl.cli.app import app
 from geomrl.compare.comparison import open_comparison
 from geomrl.compare.config import CompareConfig, check_distinct
+from geomrl.compare.corners import POLICIES, Corners
 from geomrl.compare.encoder_change import geometry_evidence, pair_states
 from geomrl.compare.measures.measure import Compared, PlaceSettings, shown_entry, shown_of
 from geomrl.compare.place import MEASURES, own_rows
@@ -118,6 +121,21 @@ def test_the_same_command_makes_nothing_again_and_other_settings_are_refused(
     assert {p: p.stat().st_mtime_ns for p in comparison.path.rglob("*.safetensors")} == made
     with pytest.raises(GeomrlError, match="other settings"):
         compare_models(**names, **{**SETTINGS, "limit": 20})
+
+
+def test_states_of_an_older_geomrl_are_compared_with_new_ones(comparison, tmp_path):
+    out = shutil.copytree(comparison.path, tmp_path / "compare")
+    base, rl = sorted(path.name for path in (out / "policies").iterdir())  # folded, turned
+    new = Corners(comparison.path, base, rl)
+    old = Corners(out, base, rl)
+    for run in old.runs.values():
+        write_as_before(run.store(base), [0])
+    for layer, anchor in itertools.product(new.layers, new.anchors):
+        there, here = new.paired(layer, anchor), old.paired(layer, anchor)
+        for policy in POLICIES:
+            assert here[policy].rows.equals(there[policy].rows)
+            for mine, theirs in zip(here[policy].both, there[policy].both, strict=True):
+                assert np.array_equal(mine, theirs)
 
 
 MEASURE = """

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from older_stores import write_as_before
 from small_runs import rollout_lines, save_model, write_lines
 
 from geomrl.errors import GeomrlError
@@ -16,6 +17,7 @@ from geomrl.rollout.generate import RolloutConfig
 from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.steps import import_rollouts, make_rollouts
 from geomrl.runs.run import open_run
+from geomrl.runs.states import StateStore
 
 CONFIG = RolloutConfig(n=2, chunk=8, sampling=Sampling(max_tokens=6), template="plain")
 STATES = ExtractionConfig(layers=("1", "final"), anchors=("marker_end",))
@@ -144,6 +146,7 @@ def test_states_of_an_older_geomrl_are_found_and_gone_on_with(folder, tmp_path, 
     want = open_run(run).states("final", "marker_end")[1]
     older_manifest(run, loaded)
     old = older_store(run, loaded)
+    write_as_before(StateStore(old), range(3))
     for file in old.glob("shard-00001.*"):
         file.unlink()
     kept = {p: p.stat().st_mtime_ns for p in old.glob("shard-*")}

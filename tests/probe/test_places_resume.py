@@ -11,6 +11,7 @@ from geomrl.probe import intervention, steps
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.steps import import_rollouts
+from geomrl.runs.states import StateStore
 
 CONFIG = ExtractionConfig(layers=("1", "final"), anchors=("before_marker", "marker_end"))
 N_PLACES = 8  # two benchmarks, layers and anchors
@@ -122,3 +123,11 @@ def test_interventions_go_on_from_the_layers_that_are_finished(run, monkeypatch,
         resumed = replace(run)
         assert len(calls) == 7 * batches  # untouched, and two layers
     pd.testing.assert_frame_equal(resumed, whole)
+
+
+def test_each_place_is_read_from_the_store_once(run, monkeypatch):
+    reads = counted(monkeypatch, StateStore, "read")
+    probe(run)
+    assert len(reads) == N_PLACES // 2  # for both benchmarks
+    probe(run)
+    assert len(reads) == N_PLACES // 2
