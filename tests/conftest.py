@@ -23,3 +23,25 @@ def quiet():
     from geomrl.models.loading import quiet_transformers
 
     quiet_transformers()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_fonts(request):
+    """Leave ligatures and kerning out of PDFs' fonts: tracing them is most of a PDF's time.
+
+    The fonts of test_viz.py's PDFs are those that users get.
+    """
+    if request.module.__name__ == "test_viz":
+        yield
+        return
+    from fontTools import subset
+
+    class Quick(subset.Options):
+        def __init__(self, **settings):
+            super().__init__(**settings)
+            self.layout_closure = False
+            self.drop_tables = [*self.drop_tables, "GSUB", "GPOS", "GDEF"]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subset, "Options", Quick)
+        yield
