@@ -6,12 +6,13 @@ from geomrl import open_run
 from geomrl.reproduce import Analysis, Finding
 from geomrl.reproduce.probed import cell_sentences, cell_table, named_pictures
 from geomrl.reproduce.runs import ANCHORS
+from geomrl.viz import contrasts, profiles
 
 
 def converge(probed: Path) -> Finding:
     """Return cosines by position, and their values just before and in the marker."""
     run = open_run(probed)
-    pictures = named_pictures(run, ("cosine_by_position", "contrasts_by_position"))
+    pictures = named_pictures(run, (profiles.make_by_position, contrasts.make_by_position))
     says = [sentence for anchor in ANCHORS for sentence in cell_sentences(run, anchor)]
     columns = ["benchmark", "anchor", "space", "cell", "value", "low", "high", "p"]
     table = cell_table(run)[[*columns, "n_problems", "n_boot", "seed"]]

@@ -6,6 +6,7 @@ from geomrl import open_run
 from geomrl.reproduce import Analysis, Finding
 from geomrl.reproduce.probed import cell_sentences, named_pictures
 from geomrl.reproduce.runs import ANCHORS
+from geomrl.viz import distributions as cosine_distributions
 
 
 def distributions(probed: Path) -> Finding:
@@ -14,7 +15,9 @@ def distributions(probed: Path) -> Finding:
     pictures = [
         picture
         for anchor in ANCHORS
-        for picture in named_pictures(run, ("cosine_distributions",), anchor=anchor, suffix=anchor)
+        for picture in named_pictures(
+            run, (cosine_distributions.make,), anchor=anchor, suffix=anchor
+        )
     ]
     return Finding(
         [

@@ -23,7 +23,7 @@ from geomrl.train.deepspeed_engine import import_deepspeed
 from geomrl.train.trainer import train
 
 SETTINGS = [
-    "steps=5", "data.prompts_per_step=6", "data.limit=18", "data.max_prompt_tokens=64",
+    "steps=4", "data.prompts_per_step=6", "data.limit=18", "data.max_prompt_tokens=64",
     "rollout.samples=4", "rollout.chunk=64", "dapo.updates_per_rollout=2", "dapo.surplus=carry",
     "dapo.max_rounds=3", "micro_batch.tokens=512", "alignment.table=auto",
     "evaluation.limit=4", "evaluation.samples=2", "evaluation.k=[1,2]", "evaluation.every=2",
@@ -37,7 +37,7 @@ POINTS = {  # point -> the occurrence at which the run is killed
     "evaluate": 2,
     "evaluated": 2,
 }
-RANDOM = 5
+RANDOM = 2
 
 
 def start(config, out, *, resume=False, kill_at=None):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -115,13 +116,19 @@ def load_variants(
     return found
 
 
+@cache
+def _bundled_variants(source: str) -> tuple[Problem, ...]:
+    """Return a bundled set of variants; other numbers take a second to find."""
+    return tuple(VARIANTS[source](heldout_problems(ARITHMETIC_PROBLEMS, seed=0), 0))
+
+
 def _load_source(
     source: str, columns: Mapping[str, str] | None, limit: int | None
 ) -> list[Problem]:
     if source == ARITHMETIC:
         return heldout_problems(ARITHMETIC_PROBLEMS, seed=0)
     if source in VARIANTS:
-        return VARIANTS[source](heldout_problems(ARITHMETIC_PROBLEMS, seed=0), 0)
+        return [replace(problem, meta=dict(problem.meta)) for problem in _bundled_variants(source)]
     if source == ARITHMETIC_TRAIN:
         # The levels that the bundled reasoner solves sometimes: of the others nearly every group is
         # all correct or all wrong, and dynamic sampling would throw it away.

@@ -74,7 +74,7 @@ def renumbered(originals: Sequence[Problem], seed: int = 0) -> list[Problem]:
         rng = _rng(seed, "renumbered", problem)
         level, old = _LEVELS[problem.meta["level"]], terms_of(problem)
         tries, terms = 0, old
-        while canonical_key(terms) in seen or not _usable(terms):
+        while not _usable(terms) or canonical_key(terms) in seen:
             terms = _other_numbers(old, level, rng, same_signs=tries < _TRIES)
             tries += 1
         seen.add(canonical_key(terms))

@@ -12,24 +12,31 @@ from geomrl.reproduce.finding import interval
 from geomrl.reproduce.runs import ANCHORS, LAYER
 from geomrl.runs.run import Run
 from geomrl.viz.picture import Picture, Skipped
-from geomrl.viz.probed import make_pictures
+from geomrl.viz.probed import scenes
+from geomrl.viz.scene import Make
 
 CELLS = ("CC", "II", "II_same_answer", "CI", "floor", "CC-II", "CC-II_same_answer")
 
 
 def named_pictures(
-    run: Run, names: Sequence[str], *, anchor: str = ANCHORS[0], suffix: str = ""
+    run: Run, makes: Sequence[Make], *, anchor: str = ANCHORS[0], suffix: str = ""
 ) -> list[Picture]:
-    """Return those of a run's pictures, once a benchmark; names end in `suffix` and the benchmark.
+    """Return some of a run's pictures, once a benchmark; names end in `suffix` and the benchmark.
+
+    Args:
+        run: a probed run.
+        makes: what draws each, of `geomrl.viz.probed.FIGURES`.
+        anchor: the anchor that they are of.
+        suffix: what their names have besides.
 
     Raises:
         GeomrlError: the run lacks the layer or the anchor.
     """
     found = []
-    for folder, picture in make_pictures(run, layer=LAYER, anchor=anchor, umap=False):
-        if picture.name in names and not isinstance(picture, Skipped):
-            end = "".join(f"_{part}" for part in (suffix, folder) if part)
-            found.append(picture.named(f"{picture.name}{end}"))
+    for folder, scene in scenes(run, layer=LAYER, anchor=anchor, umap=False):
+        end = "".join(f"_{part}" for part in (suffix, folder) if part)
+        drawn = [make(scene) for make in makes]
+        found += [p.named(f"{p.name}{end}") for p in drawn if not isinstance(p, Skipped)]
     return found
 
 

@@ -124,20 +124,45 @@ def make_pictures(
     The folder is "" for what concerns the whole run, and for all pictures of a run of one
     benchmark; else it is the benchmark's name. Arguments and errors are those of `draw_figures`.
     """
+    drawn_from = scenes(run, layer=layer, anchor=anchor, seed=seed, umap=umap)
+    if umap:
+        embedding.require_umap()
+    makes = (*FIGURES, *map(_own_figure, figures))
+    yield "", outcomes.make_verdict_counts(run)
+    for folder, scene in drawn_from:
+        for make in makes:
+            yield folder, make(scene)
+
+
+def scenes(
+    run: Run,
+    *,
+    layer: str = "final",
+    anchor: str = "before_marker",
+    seed: int = 0,
+    umap: bool = True,
+) -> Iterator[tuple[str, Scene]]:
+    """Return what the pictures of each benchmark are drawn from, with the folder that they belong in.
+
+    The folder is "" where a run has one benchmark; else it is the benchmark's name. Arguments are
+    those of `draw_figures`.
+
+    Raises:
+        GeomrlError: a layer or anchor that does not exist, or a table of several encoders.
+    """
     for value, known, option in ((layer, run.layers, "layer"), (anchor, run.anchors, "anchor")):
         if value not in known:
             raise GeomrlError(
                 f"{option} {value!r}: not stored in {run.path}; choose among {', '.join(known)}"
             )
-    if umap:
-        embedding.require_umap()
-    makes = (*FIGURES, *map(_own_figure, figures))
     benchmarks = run.similarity["benchmark"].astype(str).unique().tolist()
-    yield "", outcomes.make_verdict_counts(run)
-    for benchmark in benchmarks:
-        scene = _scene(run, benchmark, layer=layer, anchor=anchor, seed=seed, umap=umap)
-        for make in makes:
-            yield safe_name(benchmark) if len(benchmarks) > 1 else "", make(scene)
+    return (
+        (
+            safe_name(benchmark) if len(benchmarks) > 1 else "",
+            _scene(run, benchmark, layer=layer, anchor=anchor, seed=seed, umap=umap),
+        )
+        for benchmark in benchmarks
+    )
 
 
 def _own_figure(spec: str) -> Make:

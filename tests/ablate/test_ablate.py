@@ -336,7 +336,7 @@ def test_what_is_printed_is_honest(tmp_path):
 
 
 GRID = """
-seeds: [0, 1]
+seeds: [0]
 default: {evaluation.at_start: false, steps: 1}
 factors: {loss: [cosine, mse], layer: [final, "9"], control: [wrong]}
 """
@@ -351,13 +351,10 @@ def test_an_arm_that_fails_does_not_stop_the_others(tmp_path):
     grid, out = tmp_path / "grid.yaml", tmp_path / "out"
     grid.write_text(GRID)
     config = load_config(SMOKE)
-    with pytest.raises(
-        GeomrlError, match=r"2 of 10 runs failed: layer=9, seed 0: .*layer '?9"
-    ) as told:
-        ablate(config, grid, out, jobs=2, show=False, finished=draw_ablation)
-    assert "layer=9, seed 1" in str(told.value)
+    with pytest.raises(GeomrlError, match=r"1 of 5 runs failed: layer=9, seed 0: .*layer '?9"):
+        ablate(config, grid, out, show=False, finished=draw_ablation)
     done = metrics_times(out)
-    assert len(done) == 8
+    assert len(done) == 4
     assert not list(out.glob("arms/*/*/checkpoints"))  # not kept unless asked for
     ablation = read_ablation(out)
     assert set(ablation.results["arm"]) == {"baseline", "default", "loss=mse", "control=wrong"}
@@ -367,20 +364,16 @@ def test_an_arm_that_fails_does_not_stop_the_others(tmp_path):
     assert trained["loss=mse"] == pytest.approx(0.1 * ablation.scales["mse"])
     assert trained["baseline"] == 0
     # Arms are paired: one seed's arms begin with the same rollouts, and so at the same reward.
-    first = [
-        json.loads(path.read_text().splitlines()[0])
-        for path in done
-        if path.parent.name == "seed-1"
-    ]
+    first = [json.loads(path.read_text().splitlines()[0]) for path in done]
     assert len({row["reward/mean"] for row in first}) == 1
     assert (out / "figures" / "ablation_loss.png").exists()
     # Again, without the arm that failed: nothing is trained anew, and a new seed is added. It needs
     # less memory, so that an ablation that ran out of it can resume.
-    grid.write_text(GRID.replace(', "9"', "").replace("[0, 1]", "[0, 1, 2]"))
+    grid.write_text(GRID.replace(', "9"', "").replace("[0]", "[0, 1]"))
     smaller = load_config(SMOKE, ["micro_batch.tokens=1024", "rollout.chunk=16"])
-    again = ablate(smaller, grid, out, show=False)
+    again = ablate(smaller, grid, out, jobs=2, show=False)
     assert metrics_times(out).items() >= done.items()
-    assert sorted(again.results["seed"].unique()) == [0, 1, 2]
+    assert sorted(again.results["seed"].unique()) == [0, 1]
     grid.write_text(GRID.replace("steps: 1", "steps: 2"))
     with pytest.raises(GeomrlError, match="made with other settings"):
         ablate(config, grid, out, show=False)
@@ -389,7 +382,7 @@ def test_an_arm_that_fails_does_not_stop_the_others(tmp_path):
 @pytest.mark.slow
 def test_a_killed_ablation_leaves_no_process_and_goes_on(tmp_path):
     grid, out = tmp_path / "grid.yaml", tmp_path / "out"
-    grid.write_text("seeds: [0, 1]\nmatch_gradient_norm: false\nfactors: {}\n")
+    grid.write_text("seeds: [0]\nmatch_gradient_norm: false\ndefault: {steps: 2}\nfactors: {}\n")
     command = [
         sys.executable,
         "-m",
@@ -402,10 +395,8 @@ def test_a_killed_ablation_leaves_no_process_and_goes_on(tmp_path):
         str(out),
     ]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    # One run is done, the next begins.
-    assert wait_until(
-        lambda: len(list(out.glob("arms/*/*.json"))) >= 2 or metrics_times(out), process
-    )
+    # In the midst of the first run.
+    assert wait_until(lambda: metrics_times(out), process)
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     process.send_signal(signal.SIGKILL)

@@ -1,9 +1,11 @@
 """The pages of docs/: their examples run, their commands, links and names lead somewhere."""
 
+import json
 import os
 import re
 import runpy
 import sys
+from functools import cache
 
 import griffe
 import pytest
@@ -16,7 +18,10 @@ import geomrl.train
 
 DOCS = ROOT / "docs"
 API = DOCS / "api"
+TRAINING = DOCS / "training.md"
 TUTORIALS = sorted(DOCS.glob("tutorial_*.md"))
+TRAINING_TUTORIALS = [page for page in TUTORIALS if "geomrl.train import" in text(page)]
+ELSEWHERE = {"importance/mean", "align/drift"}  # with vLLM; with a table from an earlier pass
 MAKE = DOCS / "make_api.py"
 CODE = r"^```python\n(.*?)^```$"
 SHOWN = r"^```$\n\n((?:    .*\n|\n)+)"  # indented by four, behind a block: what it prints
@@ -37,28 +42,104 @@ def package():
     return griffe.load("geomrl", search_paths=[ROOT], allow_inspection=False)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("page", TUTORIALS, ids=name)
-def test_python_of_a_tutorial_runs_and_prints_what_it_shows(page, tmp_path):
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory):
+    """Return a page's folder and what its Python printed, run once in a process as a reader's."""
+
+    @cache
+    def run(page):
+        folder = checkout(tmp_path_factory.mktemp("page"))
+        script = written(page, folder).name
+        # A process a page: a process trains once. Run so, a script's main() is not.
+        done = run_process(
+            [sys.executable, "-c", f"import runpy; runpy.run_path('{script}')"],
+            cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-4000:]
+        return folder, done.stdout
+
+    return run
+
+
+def checkout(folder):
+    """What a checkout has."""
+    for part in ("configs", "analyses"):
+        (folder / part).symlink_to(ROOT / part)
+    return folder
+
+
+def written(page, folder):
+    """A page's Python as a file: nnsight reads its callers' source."""
     blocks = re.findall(CODE, text(page), flags=re.DOTALL | re.MULTILINE)
-    for folder in ("configs", "analyses"):  # what a checkout has
-        (tmp_path / folder).symlink_to(ROOT / folder)
-    (tmp_path / "page.py").write_text("\n".join(blocks))  # a file: nnsight reads callers' source
-    # A process a page, as a reader's: a process trains once. Run so, a script's main() is not.
-    done = run_process(
-        [sys.executable, "-c", "import runpy; runpy.run_path('page.py')"],
-        cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-4000:]
+    path = folder / f"{page.stem}.py"
+    path.write_text("\n".join(blocks))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TRAINING_TUTORIALS, ids=name)
+def test_python_of_a_tutorial_that_trains_prints_what_it_shows(page, typed):
+    assert_shown(page, typed(page)[1])
+
+
+@pytest.mark.slow
+def test_python_of_the_other_tutorials_prints_what_they_show(tmp_path, monkeypatch, capsys):
+    """One page after another, in this process; both read the same run."""
+    monkeypatch.chdir(checkout(tmp_path))
+    for folder in ("runs/mine", "runs/first"):
+        (tmp_path / folder).parent.mkdir(exist_ok=True)
+        (tmp_path / folder).symlink_to(tmp_path / "run")
+    (tmp_path / "run").mkdir()
+    for page in TUTORIALS:
+        if page not in TRAINING_TUTORIALS:
+            runpy.run_path(str(written(page, tmp_path)))
+            assert_shown(page, capsys.readouterr().out)
+
+
+def assert_shown(page, printed):
+    """A page shows words that its Python printed."""
     shown = re.findall(SHOWN, text(page), flags=re.MULTILINE)
     assert len(shown) >= 2
     # Words only: another processor may sample another token, and the numbers follow it.
-    missing = {w for part in shown for w in words(part)} - words(done.stdout)
+    missing = {w for part in shown for w in words(part)} - words(printed)
     assert missing == set()
 
 
 def words(printed):
     return set(re.findall(r"[A-Za-z_]{3,}", printed))
+
+
+@pytest.mark.slow
+def test_every_metric_is_described_and_every_described_metric_is_there(typed):
+    folder, _ = typed(DOCS / "tutorial_train.md")
+    lines = (folder / "runs/smoke/metrics.jsonl").read_text().splitlines()
+    logged = {general(key) for line in lines for key in json.loads(line)}
+    described = described_metrics()
+    assert logged - described == set()
+    assert described - logged == ELSEWHERE
+
+
+def general(key):
+    """A key of the log without its interval's end, and with the names that depend on the run."""
+    key = re.sub(r"pass@\d+", "pass@K", re.sub(r"_(low|high)$", "", key))
+    parts = key.split("/")
+    if parts[0] == "eval" and len(parts) == 4:
+        key = f"eval/ANCHOR/LAYER/{parts[3].removesuffix('_centred')}"
+    return key
+
+
+def described_metrics():
+    """The first column of the table under "metrics.jsonl"."""
+    _, _, section = text(TRAINING).partition("\n## metrics.jsonl\n")
+    rows = re.findall(r"^\| (`.*?) \| ", section.partition("\n## ")[0], flags=re.MULTILINE)
+    cells = [re.findall(r"`([^`]+)`", row) for row in rows]
+    # "`eval/ANCHOR/LAYER/CC` and `II`": the others of a row that begins so are cells there too.
+    place = "eval/ANCHOR/LAYER/"
+    return {
+        name if name.startswith(place) or not row[0].startswith(place) else place + name
+        for row in cells
+        for name in row
+    }
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != README], ids=name)

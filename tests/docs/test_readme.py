@@ -1,16 +1,12 @@
 """What the README and docs/ show runs as it stands, and names only what there is."""
 
-import json
-import os
 import re
 import runpy
 import shlex
-import sys
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from processes import run_process
 from typer.main import get_command
 
 from geomrl.ablate.grid import load_grid
@@ -19,9 +15,7 @@ from geomrl.train.config import load_config
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"
-TRAINING = ROOT / "docs" / "training.md"
 PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-ELSEWHERE = {"importance/mean", "align/drift"}  # with vLLM; with a table from an earlier pass
 
 
 def text(page):
@@ -124,39 +118,3 @@ def test_relative_links_point_at_files_and_headings(page):
 def slug(heading):
     """A heading as GitHub links to it."""
     return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
-
-
-@pytest.mark.slow
-def test_every_metric_is_described_and_every_described_metric_is_there(tmp_path):
-    train = ["train", str(ROOT / "configs/smoke.yaml"), "--set", "steps=2", "--out", str(tmp_path)]
-    command = [sys.executable, "-m", "geomrl.cli", *train]
-    done = run_process(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-4000:]
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    logged = {general(key) for line in lines for key in json.loads(line)}
-    described = described_metrics()
-    assert logged - described == set()
-    assert described - logged == ELSEWHERE
-
-
-def general(key):
-    """A key of the log without its interval's end, and with the names that depend on the run."""
-    key = re.sub(r"pass@\d+", "pass@K", re.sub(r"_(low|high)$", "", key))
-    parts = key.split("/")
-    if parts[0] == "eval" and len(parts) == 4:
-        key = f"eval/ANCHOR/LAYER/{parts[3].removesuffix('_centred')}"
-    return key
-
-
-def described_metrics():
-    """The first column of the table under "metrics.jsonl"."""
-    _, _, section = text(TRAINING).partition("\n## metrics.jsonl\n")
-    rows = re.findall(r"^\| (`.*?) \| ", section.partition("\n## ")[0], flags=re.MULTILINE)
-    cells = [re.findall(r"`([^`]+)`", row) for row in rows]
-    # "`eval/ANCHOR/LAYER/CC` and `II`": the others of a row that begins so are cells there too.
-    place = "eval/ANCHOR/LAYER/"
-    return {
-        name if name.startswith(place) or not row[0].startswith(place) else place + name
-        for row in cells
-        for name in row
-    }

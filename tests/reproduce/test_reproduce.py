@@ -28,18 +28,18 @@ TINY = Scale(
     samples=8,
     eval_samples=8,
     compared_problems=16,
-    compared_anchors=("before_marker", "marker_end"),
-    n_boot=200,
-    n_perm=198,
+    compared_anchors=("before_marker",),
+    n_boot=100,
+    n_perm=99,
     recipe={
         "data.limit": 200, "data.prompts_per_step": 4, "rollout.samples": 4,
         "evaluation.limit": 12, "evaluation.k": [1, 4], "evaluation.samples": 4,
-        "evaluation.every": 1, "steps": 1,
+        "evaluation.every": 1, "rollout.max_tokens": 100, "steps": 1,
         "deepspeed.processes": 1, "checkpoint.every": 1, "optimiser.warmup_updates": 1,
     },
     grids={
         "ablation": {
-            **ONE,
+            **ONE, "default": {**ONE["default"], "evaluation.at_start": False},
             "factors": {
                 "loss": ["cosine", "mse"], "anchor": ["before_marker", "marker_end"],
                 "layer": ["1", "final"], "weight": [0, 0.01], "control": ["wrong"],
@@ -58,7 +58,7 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:  # PDFs are half of the time; others test them
         patch.setattr(picture.write_picture, "__defaults__", (("png",),))
         first = reproduce(
-            folder / "first", analyses=ROOT / "analyses", runs=folder / "runs", jobs=2, scale=TINY,
+            folder / "first", analyses=ROOT / "analyses", runs=folder / "runs", scale=TINY,
             show=False, say=said.append,
         )  # fmt: skip
         # Tables alone: that pictures repeat others test.

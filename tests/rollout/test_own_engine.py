@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import geomrl
 from processes import run_process
 
 from geomrl.errors import GeomrlError
@@ -64,16 +65,12 @@ def own(tmp_path):
     return f"{file}:Shifted"
 
 
-def geomrl_train(*args):
-    return run_process([sys.executable, "-m", "geomrl.cli", "train", str(SMOKE), *args])
-
-
 def test_the_command_trains_with_it(own, tmp_path):
     run = tmp_path / "run"
-    done = geomrl_train(
-        *("--out", str(run), "--set", "steps=1", "--set", f"rollout.engine={own}"),
-        *("--set", "rollout.old_logprobs=trainer"),
-    )
+    done = run_process(
+        [sys.executable, "-m", "geomrl.cli", "train", SMOKE, "--out", run, "--set", "steps=1",
+         "--set", f"rollout.engine={own}", "--set", "rollout.old_logprobs=trainer"]
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     entry = read_manifest(run)["train"]["settings"]
     assert entry["rollout"]["engine"] == own
@@ -86,9 +83,9 @@ def test_the_command_trains_with_it(own, tmp_path):
 
 
 def test_a_dry_run_says_what_it_takes(own):
-    done = geomrl_train("--dry-run", "--set", f"rollout.engine={own}")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "and Shifted's 25% of the GPU, always" in " ".join(done.stdout.split())
+    done = geomrl("train", SMOKE, "--dry-run", "--set", f"rollout.engine={own}")
+    assert done.exit_code == 0, done.output
+    assert "and Shifted's 25% of the GPU, always" in " ".join(done.output.split())
 
 
 def test_what_is_no_whole_engine_is_refused_by_name(tmp_path):
@@ -103,9 +100,9 @@ def test_what_is_no_whole_engine_is_refused_by_name(tmp_path):
         GeomrlError, match=r"mine.py:Other: is no rollout engine; make it a subclass"
     ):
         engine_class(f"{file}:Other")
-    done = geomrl_train("--dry-run", "--set", f"rollout.engine={file}:Partial")
-    assert done.returncode == 1
-    assert "lacks close, for_training, load_weights, sleep" in " ".join(done.stderr.split())
+    done = geomrl("train", SMOKE, "--dry-run", "--set", f"rollout.engine={file}:Partial")
+    assert done.exit_code == 1
+    assert "lacks close, for_training, load_weights, sleep" in " ".join(done.output.split())
 
 
 def test_every_name_of_the_table_is_a_whole_engine():

@@ -1,14 +1,13 @@
 """What a run needs of memory and disk, and whether it is there: said before anything is loaded."""
 
 import re
-import sys
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
 
 import pytest
+from commands import geomrl
 from hypothesis import given
 from hypothesis import strategies as st
-from processes import run_process
 
 from geomrl.errors import GeomrlError
 from geomrl.train.config import load_config
@@ -98,14 +97,13 @@ def test_a_disk_without_room_is_told_and_one_for_no_checkpoint_refused(tmp_path)
 
 
 def test_the_dry_run_prints_the_disk_beside_the_memory(tmp_path):
-    done = run_process(
-        [sys.executable, "-m", "geomrl.cli", "train", SMOKE, "--dry-run",
-         "--out", tmp_path / "run", "--set", "checkpoint.keep=0"]
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    done = geomrl(
+        "train", SMOKE, "--dry-run", "--out", tmp_path / "run", "--set", "checkpoint.keep=0"
+    )
+    assert done.exit_code == 0, done.output
     # float32 and ZeRO-0: weights, Adam's moments, and the weights again as a Hugging Face folder;
     # two while the second is written, and the trained model.
     one = 16 * 138_976 / 1e6
     largest = 2 * one + WEIGHTS
-    assert f"a checkpoint takes about {one:.1f} MB" in done.stdout
-    assert f"holds {largest:.1f} MB" in done.stdout
+    assert f"a checkpoint takes about {one:.1f} MB" in done.output
+    assert f"holds {largest:.1f} MB" in done.output

@@ -62,18 +62,18 @@ def test_the_runs_are_the_hard_case(runs):
     drawn = sum(line["groups/sampled"] for line in lines)
     assert drawn > 18  # data.limit: more than an epoch
     assert len({line["grad_norm"] for line in lines}) == len(lines)
-    first, last = (runs / "whole" / "rollouts" / f"step-00000{n}.parquet" for n in (1, 5))
+    first, last = (runs / "whole" / "rollouts" / f"step-00000{n}.parquet" for n in (1, 4))
     assert list(pd.read_parquet(first)["response"]) != list(pd.read_parquet(last)["response"])
 
 
 def test_export_of_steps(runs, tmp_path):
     export(runs / "whole", tmp_path / "last")
     kept = sorted((runs / "whole" / "checkpoints").glob("step-*"))
-    assert [p.name for p in kept] == ["step-000004", "step-000005"]
+    assert [p.name for p in kept] == ["step-000003", "step-000004"]
     final = (runs / "whole" / "model" / "model.safetensors").read_bytes()
     assert (tmp_path / "last" / "model.safetensors").read_bytes() == final
-    export(runs / "whole", tmp_path / "four", step=4)
-    assert (tmp_path / "four" / "model.safetensors").read_bytes() != final
+    export(runs / "whole", tmp_path / "three", step=3)
+    assert (tmp_path / "three" / "model.safetensors").read_bytes() != final
     with pytest.raises(GeomrlError, match="no whole checkpoint of step 1"):
         export(runs / "whole", tmp_path / "one", step=1)
     with pytest.raises(GeomrlError, match="not empty"):
