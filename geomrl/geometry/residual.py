@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float, Int
 
 from geomrl.errors import GeomrlError
@@ -65,7 +64,9 @@ class ProblemShares:
 
         Its expectation is that of one draw, whatever the number of correct rollouts.
         """
-        return scipy.stats.rankdata(self.draws, axis=1).mean(axis=0)
+        from scipy.stats import rankdata
+
+        return rankdata(self.draws, axis=1).mean(axis=0)
 
 
 def problem_shares(

@@ -11,8 +11,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float
+
+from geomrl.stats.distributions import normal_quantile, t_quantile
 
 TAILS = (0.025, 0.975)
 """Quantiles of a 95 % interval."""
@@ -55,7 +56,7 @@ def bootstrap_t(
     if not np.isfinite([t_low, t_high]).all():
         weak = "too many draws without spread to studentise them all"
         if bounds is None:
-            t_high = scipy.stats.t.ppf(TAILS[1], n - 1)
+            t_high = t_quantile(TAILS[1], n - 1)
             t_low, weak = -t_high, f"{weak}: a Student t interval instead"
     low, high = float(back(centre - t_high * width)), float(back(centre - t_low * width))
     if bounds is not None:
@@ -72,7 +73,7 @@ def wilson(value: float, bounds: tuple[float, float], n: float) -> tuple[float, 
     No values within bounds vary more than those that lie on them, so it errs on the wide side.
     """
     low, span = bounds[0], bounds[1] - bounds[0]
-    p, z = (value - low) / span, float(scipy.stats.norm.ppf(TAILS[1]))
+    p, z = (value - low) / span, normal_quantile(TAILS[1])
     centre = (p + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * np.sqrt(max(p * (1 - p), 0.0) / n + z * z / (4 * n * n))
     return float(low + span * (centre - half)), float(low + span * (centre + half))

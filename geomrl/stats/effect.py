@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, replace
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float
 
+from geomrl.stats.distributions import t_quantile, t_tail
 from geomrl.stats.intervals import Interval, jackknife_interval, mean_interval
 
 N_BOOT = 1000
@@ -38,7 +38,7 @@ class Effect:
             return float("nan")
         if self.se <= _ZERO:
             return 0.0 if self.value > bound + _ZERO else 1.0
-        return float(scipy.stats.t.sf((self.value - bound) / self.se, self.df))
+        return t_tail((self.value - bound) / self.se, self.df)
 
     def p_below(self, bound: float) -> float:
         """Return the one-sided p of "the effect is at least `bound`"."""
@@ -48,7 +48,7 @@ class Effect:
         """Return how far the one-sided confidence bound of this level lies from the value."""
         if not np.isfinite(self.se) or self.df < 1:
             return float("nan")
-        return float(scipy.stats.t.ppf(1 - level, self.df) * self.se)
+        return t_quantile(1 - level, self.df) * self.se
 
 
 def unknown(value: float = float("nan"), n_problems: int = 0) -> Effect:
@@ -97,7 +97,7 @@ def mean_effect(
     if se <= _ZERO:
         return _exact(value, n - 1, n)
     found = mean_interval(known, seed=seed, label=label, n_boot=n_boot, bounds=bounds)
-    p = float(2 * scipy.stats.t.sf(abs(value) / se, n - 1))
+    p = 2 * t_tail(abs(value) / se, n - 1)
     return Effect(value, found.low, found.high, p=p, se=se, df=n - 1, n_problems=n)
 
 
@@ -117,6 +117,6 @@ def jackknife_effect(
     df = len(replicates) - 1
     if not np.isfinite(found.low):  # all replicates are equal
         return _exact(value, df, n_problems)
-    se = (found.high - found.low) / 2 / float(scipy.stats.t.ppf(_REACH, df))
-    p = float(2 * scipy.stats.t.sf(abs(value) / se, df))
+    se = (found.high - found.low) / 2 / t_quantile(_REACH, df)
+    p = 2 * t_tail(abs(value) / se, df)
     return Effect(value, found.low, found.high, p=p, se=se, df=df, n_problems=n_problems)

@@ -17,12 +17,12 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Self
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float
 
 from geomrl.errors import GeomrlError
 from geomrl.seeds import derive_seed
 from geomrl.stats.bootstrap import TAILS, bootstrap_t, resample_counts, wilson
+from geomrl.stats.distributions import t_quantile
 
 FEW = 10
 """Below this many clusters (or mixed problems) intervals come with a warning."""
@@ -298,7 +298,7 @@ def jackknife_interval(
     se = np.sqrt((g - 1) / g * ((kept - kept.mean()) ** 2).sum())
     if se <= _ZERO * max(abs(value), 1e-300):
         return Interval.missing(value, n_clusters, seed, _ALL_EQUAL)
-    reach = float(scipy.stats.t.ppf(TAILS[1], g - 1) * se)
+    reach = float(t_quantile(TAILS[1], g - 1) * se)
     warning = _few(n_clusters) if n_clusters < FEW else None
     return Interval(
         value,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float
 
 
@@ -42,5 +41,7 @@ def benjamini_hochberg(
     adjusted = np.full(p.shape, np.nan)
     made = ~np.isnan(p)
     if made.any():
-        adjusted[made] = scipy.stats.false_discovery_control(p[made], method="bh")
+        from scipy.stats import false_discovery_control
+
+        adjusted[made] = false_discovery_control(p[made], method="bh")
     return adjusted

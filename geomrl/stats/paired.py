@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float
 
+from geomrl.stats.distributions import t_quantile, t_tail
 from geomrl.stats.power import detectable_effect
 
 _LEVEL = 0.05
@@ -62,8 +62,8 @@ def paired_difference(differences: Float[np.ndarray, " seeds"]) -> PairedDiffere
     if sd <= _ZERO * max(float(np.abs(known).max()), 1e-300):
         return PairedDifference(value, np.nan, np.nan, sd=0.0, p=np.nan, n=n)
     se = sd / np.sqrt(n)
-    reach = float(scipy.stats.t.ppf(1 - _LEVEL / 2, n - 1) * se)
-    p = float(2 * scipy.stats.t.sf(abs(value) / se, n - 1))
+    reach = float(t_quantile(1 - _LEVEL / 2, n - 1) * se)
+    p = 2 * t_tail(abs(value) / se, n - 1)
     return PairedDifference(value, value - reach, value + reach, sd=sd, p=p, n=n)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.stats
 from jaxtyping import Float
 
+from geomrl.stats.distributions import t_quantile
 from geomrl.stats.intervals import Interval
 
 _UNBOUNDED = "the denominator is not told apart from 0, so the ratio has no bounded interval"
@@ -39,7 +39,7 @@ def ratio_of_means(
     if n < 3:
         return Interval.missing(value, n, 0, _TOO_FEW)
     cov = np.cov(np.stack([a, b])) / n
-    t2 = float(scipy.stats.t.ppf(0.975, n - 1)) ** 2
+    t2 = t_quantile(0.975, n - 1) ** 2
     # (mean_a - r mean_b)^2 <= t^2 (v_aa - 2 r v_ab + r^2 v_bb), a quadratic in r.
     square = b.mean() ** 2 - t2 * cov[1, 1]
     if square <= 0:
