@@ -1,14 +1,12 @@
 """Builders for the training tests: a tiny policy, rollouts that look real, and plain references."""
 
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
 
 import torch
 import torch.distributed as dist
-from processes import outputs, run_process
+from forked import finish, start
 from tiny import build_model
 
 from geomrl.probe.extractor import Extractor
@@ -19,8 +17,6 @@ from geomrl.train.dapo import policy_loss
 from geomrl.train.minibatch import MiniBatch
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.positions import alignment_labels
-
-HERE = Path(__file__).parent
 
 
 def build_config(**sections):
@@ -178,36 +174,20 @@ def free_port():
 
 def run_ranks(script, world, *arguments):
     """Run a script of this folder as `world` ranks; raise with their output if one fails."""
-    shared = {
-        **os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
-    command = [sys.executable, str(HERE / script), *map(str, arguments)]
-    ranks = [
-        subprocess.Popen(
-            command, cwd=HERE, env={**shared, "RANK": str(r), "LOCAL_RANK": str(r)},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )
-        for r in range(world)
-    ]  # fmt: skip
-    try:
-        printed = [stdout for stdout, _ in outputs(ranks)]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    failed = [
-        f"rank {number}:\n{output[-3000:]}"
-        for number, (rank, output) in enumerate(zip(ranks, printed, strict=True))
-        if rank.returncode
-    ]
-    assert not failed, "\n".join(failed)
+    shared = {"WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    with TemporaryDirectory() as folder:
+        logs = [Path(folder) / f"rank-{rank}.log" for rank in range(world)]
+        ranks = [
+            start(script, arguments, log, RANK=str(rank), LOCAL_RANK=str(rank), **shared)
+            for rank, log in enumerate(logs)
+        ]
+        codes = finish(ranks)
+        assert not any(codes), "\n".join(f"{log.stem}:\n{log.read_text()[-3000:]}" for log in logs)
 
 
 def run_script(script, folder):
     """Run a script of this folder that fills `folder`; raise with its output if it fails."""
-    done = run_process(
-        [sys.executable, HERE / script, folder],
-        cwd=HERE, env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, (done.stdout + done.stderr)[-4000:]
+    with NamedTemporaryFile("r") as log:
+        codes = finish([start(script, [folder], log.name)])
+        assert codes == [0], log.read()[-4000:]
     return folder
