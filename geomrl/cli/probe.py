@@ -55,7 +55,7 @@ def probe(
     out: Out,
     problems: Problems = None,
     rollouts: Annotated[
-        Path | None, typer.Option(help="Somebody else's rollouts (.jsonl or .parquet).")
+        Path | None, typer.Option(help="Somebody else's rollouts: a file, a folder, or 'a*.jsonl'.")
     ] = None,
     n: Samples = 16,
     layers: Annotated[str, typer.Option(help="'all', or 0,12,final.")] = "all",
@@ -181,7 +181,7 @@ def _check_source(problems: str | None, rollouts: Path | None, out: Path) -> Non
         raise GeomrlError(
             "--problems and --rollouts exclude each other: rollouts name their problems"
         )
-    if rollouts is not None and not rollouts.exists():
+    if rollouts is not None and not rollouts.exists() and "*" not in rollouts.name:
         raise GeomrlError(f"{rollouts}: no such file; check the path")
     if problems is None and rollouts is None and not (out / ROLLOUTS).exists():
         raise GeomrlError(

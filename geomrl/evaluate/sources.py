@@ -9,12 +9,14 @@ from typing import Any, Literal
 import pandas as pd
 
 from geomrl.errors import GeomrlError
-from geomrl.files import file_hash, read_json, write_json
+from geomrl.files import read_json, write_json
 from geomrl.models.loading import short_name
 from geomrl.models.names import model_label, resolve_model, split_label, split_step
 from geomrl.progress import progress_bar
 from geomrl.rollout.imports.config import ImportConfig, import_settings
 from geomrl.rollout.imports.earlier import comparable_settings
+from geomrl.rollout.imports.files import SUFFIXES, named_files
+from geomrl.rollout.imports.formats import content_hash
 from geomrl.rollout.imports.table import import_verdicts
 from geomrl.runs.layout import ROLLOUTS, is_training_run
 from geomrl.runs.manifest import read_manifest, record_step
@@ -22,7 +24,6 @@ from geomrl.runs.rollouts import COLUMNS, read_rollouts, write_rollouts
 from geomrl.verify.marker import BOXED, parse_marker
 from geomrl.verify.verifier import MathVerifier
 
-_FOREIGN = (".jsonl", ".json", ".ndjson", ".parquet")
 _POLICIES = "policies.json"
 _NOTES = "notes.json"
 
@@ -75,7 +76,9 @@ def parse_source(text: str, *, read: bool = False, any_file: bool = False) -> So
     label, what = split_label(text)
     named = label is not None
     path = Path(what)
-    if path.suffix in _FOREIGN or (any_file and path.is_file()):
+    if "*" in what:
+        return Source(what, label or path.parent.name, named, kind="foreign", path=path)
+    if path.suffix in SUFFIXES or (any_file and path.is_file()):
         if not path.is_file():
             raise GeomrlError(f"{path}: no such file; check the path")
         kind: Literal["table", "foreign"] = "table" if _is_table(path) else "foreign"
@@ -97,10 +100,20 @@ def parse_source(text: str, *, read: bool = False, any_file: bool = False) -> So
             f"{what}: a training run; name the rollouts of one of its evaluations, {run}@STEP (there "
             f"is: {', '.join(map(str, steps)) or 'none'})"
         )
+    if path.is_dir() and _holds_files(path):
+        return Source(what, label or path.name, named, kind="foreign", path=path)
     raise GeomrlError(
         f"{what}: holds no rollouts to read; give a .jsonl or .parquet file or a folder with "
         f"{ROLLOUTS}, or leave --rollouts out to sample a model"
     )
+
+
+def _holds_files(folder: Path) -> bool:
+    """Say whether a folder contains files of SUFFIXES; which of them are read is found out later."""
+    try:
+        return bool(named_files(folder))
+    except GeomrlError:
+        return False
 
 
 def _is_table(path: Path) -> bool:
@@ -157,7 +170,7 @@ def read_source(
     folder = out / short_name(source.label)
     settings = {
         "imported": str(source.path.resolve()),
-        "file_hash": file_hash(source.path),
+        "file_hash": content_hash(source.path, config),
         "marker": parse_marker(marker).spec,
         "benchmark": benchmark,
         **import_settings(config),

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from geomrl.errors import GeomrlError
-from geomrl.files import file_hash
 from geomrl.models.identity import vocabulary_hash as hash_vocabulary
 from geomrl.models.loading import (
     LoadedModel,
@@ -36,6 +34,7 @@ from geomrl.rollout.generate import (
 from geomrl.rollout.grading import golds_of, record_grading
 from geomrl.rollout.imports.config import ImportConfig, import_settings
 from geomrl.rollout.imports.earlier import comparable_settings
+from geomrl.rollout.imports.formats import content_hash
 from geomrl.rollout.imports.table import import_rollouts as read_foreign_rollouts
 from geomrl.rollout.self_check import check_sampling
 from geomrl.runs.layout import ROLLOUTS
@@ -165,8 +164,6 @@ def import_rollouts(
     """
     run, file = Path(out), Path(file)
     config = config or ImportConfig()
-    if not file.exists():
-        raise GeomrlError(f"{file}: no such file; check the path")
     if isinstance(model, LoadedModel):
         name, tokenizer = model.name, model.tokenizer
     else:
@@ -176,7 +173,7 @@ def import_rollouts(
     vocabulary = hash_vocabulary(tokenizer)
     settings = {
         "imported": str(file.resolve()),
-        "file_hash": file_hash(file),
+        "file_hash": content_hash(file, config),
         "vocabulary": vocabulary,
         "tokenizer": name,
         "marker": parse_marker(marker).spec,
@@ -196,6 +193,6 @@ def import_rollouts(
             )
             write_rollouts(run / ROLLOUTS, table)
             record_grading(run, golds_of(table), verifier)
-        elif not config.keep_labels:
+        elif not config.keep_labels and open_run(run).rollouts["gold"].notna().all():
             grade_again(run, {}, verifier, say)
     return open_run(run)

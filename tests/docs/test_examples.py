@@ -74,9 +74,9 @@ def test_a_rollout_format_of_the_readers(example, tmp_path):
     example(DOCS / "runs.md", "pickled")
     file = tmp_path / "theirs.pkl"
     file.write_bytes(pickle.dumps([("1+1?", "2", [r"\boxed{2}", "3"])]))
-    rows, columns = opened(file, ImportConfig(format=f"{tmp_path / 'example.py'}:pickled"), print)
-    assert rows["response"].tolist() == [[r"\boxed{2}", "3"]]
-    assert {"problem", "gold", "response"} <= columns.keys()
+    found = opened(file, ImportConfig(format=f"{tmp_path / 'example.py'}:pickled"), print)
+    assert found.rows["response"].tolist() == [[r"\boxed{2}", "3"]]
+    assert {"problem", "gold", "response"} <= found.columns.keys()
 
 
 def test_an_anchor_of_the_readers(example):

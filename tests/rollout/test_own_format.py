@@ -138,11 +138,10 @@ def test_a_file_is_recognised_by_its_columns_in_every_container(name, suffix, tm
     else:
         rows.to_json(path, orient="records", lines=suffix == ".jsonl")
     assert column_names(path) == set(read_rows(path))
-    first = next(each for each in FORMATS if each.matches(column_names(path)))
-    assert first is {"lm_eval": lm_eval, "by_column": by_column}[name]
     notes = []
-    found, _ = opened(path, ImportConfig(), notes.append)
-    assert len(found) == (1 if name == "lm_eval" else len(rows))
+    found = opened(path, ImportConfig(), notes.append)
+    assert found.format is {"lm_eval": lm_eval, "by_column": by_column}[name].FORMAT
+    assert len(found.rows) == (1 if name == "lm_eval" else len(rows))
     assert len(notes) == (name == "lm_eval")
 
 
@@ -153,5 +152,6 @@ def test_the_last_format_takes_every_file_and_a_torn_one_is_named_by_its_reader(
     assert column_names(torn) == column_names(tmp_path / "absent.parquet") == frozenset()
     with pytest.raises(GeomrlError, match="not a whole parquet file"):
         opened(torn, ImportConfig(), print)
-    with pytest.raises(GeomrlError, match=r"come as .jsonl, .json or .parquet, not '.pkl'"):
+    (tmp_path / "r.pkl").write_bytes(b"")
+    with pytest.raises(GeomrlError, match=r"as .jsonl, .json, .parquet or .eval, not '.pkl'"):
         opened(tmp_path / "r.pkl", ImportConfig(), print)

@@ -13,7 +13,10 @@ from geomrl.problems.nested import plain
 Chat = list[dict[str, Any]]
 """Messages, each with "role" and "content"."""
 
-_APART = ("reasoning_content", "reasoning")
+_APART = ("reasoning_content", "reasoning", "thinking", "reasoning_trace")
+_THOUGHT = ("reasoning", "thinking")  # types of parts, and where their text is
+THINK = "<think>"
+_END = "</think>"
 
 
 def as_chat(value: Any) -> Chat | None:
@@ -64,36 +67,80 @@ def ends_with_answer(chat: Chat) -> bool:
 
 
 def content_text(message: Mapping[str, Any]) -> str:
-    """Return a message's text; its parts joined where it has several."""
+    """Return a message's text; its parts joined where it has several, without reasoning."""
     content = message["content"]
     if isinstance(content, list):
-        return "".join(part.get("text") or "" for part in content if isinstance(part, Mapping))
+        parts = [part for part in content if isinstance(part, Mapping)]
+        return "".join(part.get("text") or "" for part in parts if part.get("type") not in _THOUGHT)
     return "" if content is None else str(content)
 
 
+def reasoning_apart(message: Mapping[str, Any]) -> str:
+    """Return the reasoning that a message keeps apart from its text; "" where there is none."""
+    content = message["content"]
+    parts = content if isinstance(content, list) else []
+    inside = [
+        str(part.get("reasoning") or part.get("thinking") or part.get("text") or "")
+        for part in parts
+        if isinstance(part, Mapping) and part.get("type") in _THOUGHT
+    ]
+    beside = next((message[key] for key in _APART if isinstance(message.get(key), str)), "")
+    return "".join(inside) or beside
+
+
+def rejoined(reasoning: str, text: str) -> str:
+    r"""Return a response's text with the reasoning that a parser split off.
+
+        Parsers cut at the tags. Where they also strip white space, it is put back as models commonly
+        write it; an empty text was cut off within the reasoning.
+
+        >>> rejoined("
+    Two and two.
+    ", "
+
+    It is 4.") == rejoined("Two and two.", "It is 4.")
+        True
+        >>> rejoined("Two and two.", "It is 4.")
+        '<think>
+    Two and two.
+    </think>
+
+    It is 4.'
+    """
+    if not reasoning or reasoning.strip() in text:
+        return text
+    begun = THINK + ("" if reasoning[0].isspace() else "\n") + reasoning.removeprefix(THINK)
+    if not text:
+        return begun
+    ended = begun + ("" if reasoning[-1].isspace() else "\n") + _END
+    return ended + ("" if text[0].isspace() else "\n\n") + text
+
+
+def keeps_reasoning_apart(value: Any) -> bool:
+    """Say whether a cell is, or contains, a response whose reasoning `sampled_text` rejoins."""
+    chat = as_chat(value)
+    if chat is None:
+        inner = plain(value)
+        return isinstance(inner, list) and any(map(keeps_reasoning_apart, inner))
+    return sampled_text(chat, "") != content_text(chat[-1]) if ends_with_answer(chat) else False
+
+
 def sampled_text(chat: Chat, place: str) -> str:
-    """Return the response that a chat's last turn contains.
+    """Return the response that a chat's last turn contains, its reasoning rejoined.
 
     Args:
         chat: as `as_chat` returns it.
         place: names the row in messages.
 
     Raises:
-        GeomrlError: it does not end with the assistant's turn, or its reasoning is kept apart, so
-            that the sampled text is not known.
+        GeomrlError: it does not end with the assistant's turn.
     """
     if not ends_with_answer(chat):
         raise GeomrlError(
             f"{place}: no response: the messages end with the turn of '{chat[-1]['role']}'; name the "
             "column of the responses with --column response=NAME, or leave the row out"
         )
-    if apart := next((key for key in _APART if chat[-1].get(key)), None):
-        raise GeomrlError(
-            f"{place}: the message keeps its reasoning apart ('{apart}'), so the text that was sampled "
-            "is not known; join the two as the model wrote them, and name that column with --column "
-            "response=NAME"
-        )
-    return content_text(chat[-1])
+    return rejoined(reasoning_apart(chat[-1]), content_text(chat[-1]))
 
 
 def same_text(one: str, other: str) -> bool:

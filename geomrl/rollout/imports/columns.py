@@ -71,7 +71,7 @@ def column_of(raw: pd.DataFrame, name: str) -> pd.Series | None:
 
 
 def _listed(raw: pd.DataFrame) -> str:
-    return ", ".join(map(str, raw.columns))
+    return ", ".join(name for name in map(str, raw.columns) if not name.startswith("geomrl:"))
 
 
 def match_columns(raw: pd.DataFrame, given: Mapping[str, str], path: Path) -> dict[str, str]:
@@ -113,6 +113,25 @@ def _fits(raw: pd.DataFrame, ours: str, name: str) -> bool:
     if cells is None or not ours.endswith("_ids"):
         return cells is not None
     return all(is_list(value) for value in cells.dropna())
+
+
+def check_graded(raw: pd.DataFrame, columns: Mapping[str, str], path: Path, labels: bool) -> None:
+    """Refuse a file without a gold answer, or with `labels` one without verdicts.
+
+    Raises:
+        GeomrlError: it has none.
+    """
+    if labels and "label" not in columns:
+        raise GeomrlError(
+            f"{path}: no column with verdicts (columns: {_listed(raw)}); name it with --column "
+            "label=NAME: 1 or true is right, 0, -1 or false is wrong"
+        )
+    if not labels and "gold" not in columns:
+        raise GeomrlError(
+            f"{path}, row 1: no gold answer to grade against (columns: {_listed(raw)}); name its column "
+            "with --column gold=NAME, or keep the file's own verdicts with --keep-labels"
+            + ("" if "label" in columns else " --column label=NAME")
+        )
 
 
 def _answers_in_prompt(raw: pd.DataFrame, columns: Mapping[str, str]) -> bool:

@@ -1,34 +1,34 @@
-"""Samples of lm-eval (`samples_TASK_DATE.jsonl`), which repeat each document for every filter."""
+"""Samples of lm-eval (`samples_TASK_DATE.jsonl`), which repeat each document for every filter.
+
+Prompts are the strings that were sent, or chats printed as JSON; they are read from `arguments`
+([source](https://github.com/EleutherAI/lm-evaluation-harness/blob/main/lm_eval/evaluator.py)).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
 from pathlib import Path
 
 import pandas as pd
 
 from geomrl.errors import GeomrlError
 from geomrl.progress import Say
-from geomrl.rollout.imports.columns import as_key, select
-from geomrl.rollout.imports.config import ImportConfig
-from geomrl.rollout.imports.files import read_rows
+from geomrl.rollout.imports.columns import as_key
+from geomrl.rollout.imports.files import FILE
+from geomrl.rollout.imports.format import Format, signature
+
+_NAME = re.compile(r"samples_(?P<task>.+?)_\d{4}-\d\d-\d\dT[\d.:-]+")
 
 
-def matches(columns: Collection[str]) -> bool:
-    """Say whether lm-eval wrote the file."""
-    return {"filter", "doc_id", "resps"} <= set(columns)
+def _flat(raw: pd.DataFrame, say: Say) -> pd.DataFrame:
+    """Name the task of each row by its file."""
+    found = {file: _NAME.fullmatch(Path(file).stem) for file in raw[FILE].unique()}
+    if not all(found.values()):
+        return raw
+    return raw.assign(benchmark=[match["task"] for file in raw[FILE] if (match := found[file])])
 
 
-def read(path: Path, config: ImportConfig, say: Say) -> pd.DataFrame:
-    """Return the rows of one filter.
-
-    Raises:
-        GeomrlError: rows of one document differ in more than the filter, or the file is torn or empty.
-    """
-    return _without_repeats(select(read_rows(path), config.where, path), path, say)
-
-
-def _without_repeats(raw: pd.DataFrame, path: Path, say: Say) -> pd.DataFrame:
+def _one_filter(raw: pd.DataFrame, path: Path, say: Say) -> pd.DataFrame:
     """Keep one row a document.
 
     The repeats contain the same responses: as rollouts of their own, each would have a twin.
@@ -36,17 +36,29 @@ def _without_repeats(raw: pd.DataFrame, path: Path, say: Say) -> pd.DataFrame:
     Raises:
         GeomrlError: rows of one document differ in more than the filter.
     """
-    if raw["filter"].nunique() < 2:
+    if "filter" not in raw or raw["filter"].nunique() < 2:
         return raw
-    kept = str(raw["filter"].iloc[0])
     texts = raw["resps"].map(as_key)
-    if (texts.groupby(raw["doc_id"]).nunique() > 1).any():
+    document = [raw["doc_id"].map(as_key), raw[FILE]]
+    first = str(raw["filter"].iloc[0])
+    if (texts.groupby(document).nunique() > 1).any():
         raise GeomrlError(
             f"{path}: rows of several filters ({', '.join(map(str, raw['filter'].unique()))}) hold "
-            f"different responses to one document; take one filter with --where filter={kept}"
+            f"different responses to one document; take one filter with --where filter={first}"
         )
+    kept = raw.groupby(FILE)["filter"].transform("first")
     say(
         f"note: {path}: every document stands there once for each of {raw['filter'].nunique()} "
-        f"filters, with the same responses; those of filter '{kept}' are taken"
+        f"filters, with the same responses; those of filter '{first}' are taken"
     )
     return raw[raw["filter"] == kept].reset_index(drop=True)
+
+
+FORMAT = Format(
+    tool="lm-eval",
+    files="samples_TASK_DATE.jsonl",
+    signatures=(signature("filter", "doc_id", "resps"),),
+    flat=_flat,
+    distinct=_one_filter,
+    exact_prompts=True,
+)

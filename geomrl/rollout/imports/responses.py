@@ -11,30 +11,44 @@ import pandas as pd
 from geomrl.errors import GeomrlError
 from geomrl.problems.nested import plain, text_paths
 from geomrl.problems.rows import statement_of
-from geomrl.rollout.imports.chats import as_chat, sampled_text
+from geomrl.progress import Say
+from geomrl.rollout.imports.chats import (
+    as_chat,
+    ends_with_answer,
+    keeps_reasoning_apart,
+    sampled_text,
+)
 from geomrl.rollout.imports.columns import column_of, is_list
+from geomrl.rollout.imports.files import FILE, ROW
 
 _OF_A_RESPONSE = ("response", "response_ids", "label", "finish_reason")
 
 
 def one_response_a_row(
-    raw: pd.DataFrame, columns: Mapping[str, str], path: Path, *, labels: bool = False
+    raw: pd.DataFrame,
+    columns: Mapping[str, str],
+    path: Path,
+    *,
+    labels: bool = False,
+    say: Say = lambda line: None,
 ) -> pd.DataFrame:
     """Rename to our columns, and unfold rows that contain a list of responses (lm-eval nests twice).
 
-    `row` is the row's number in the file, from 1; a response that is known by its ids alone is null.
+    `row` is the row's number in the file, from 1, with the file's name where there are several;
+    `rejoined` says that its reasoning was kept apart; a response that is known by its ids alone is null.
 
     Args:
         raw: the file's rows.
         columns: ours -> the file's.
         path: of the file, for messages.
         labels: whether the file's labels will be used: each response then needs one.
+        say: called with how many responses were rejoined with their reasoning.
 
     Raises:
         GeomrlError: a response, or a problem, is no text.
     """
     rows = pd.DataFrame({ours: column_of(raw, name) for ours, name in columns.items()})
-    rows = rows.assign(row=range(1, len(rows) + 1))
+    rows = rows.assign(row=_places(raw), rejoined=False)
     if "response" not in rows and "response_ids" not in rows:
         rows = _split_chats(rows, path)
     if "problem" in rows:
@@ -44,6 +58,10 @@ def one_response_a_row(
         ]
     if "response" not in rows:
         return rows.assign(response=None)
+    apart = rows["response"].map(keeps_reasoning_apart)
+    if apart.any():
+        _tell_apart(int(apart.sum()), path, say)
+    rows["rejoined"] = apart
     rows["response"] = [
         _plain_response(value, f"{path}, row {row}")
         for value, row in zip(rows["response"], rows["row"], strict=True)
@@ -54,6 +72,22 @@ def one_response_a_row(
         if not isinstance(value, str):
             raise GeomrlError(no_text(value, f"{path}, row {row}", "response", columns["response"]))
     return rows
+
+
+def _tell_apart(count: int, path: Path, say: Say) -> None:
+    say(
+        f"note: {path}: {count} rows keep the reasoning apart from the response; it is put back between "
+        "<think> and </think>, which may differ from what was sampled in white space"
+    )
+
+
+def _places(raw: pd.DataFrame) -> list[Any]:
+    """Return where each row is from: its number, with the file's name where there are several."""
+    if ROW not in raw:
+        return list(range(1, len(raw) + 1))
+    if raw[FILE].nunique() < 2:
+        return raw[ROW].tolist()
+    return [f"{row} of {Path(file).name}" for row, file in zip(raw[ROW], raw[FILE], strict=True)]
 
 
 def _plain_response(value: Any, place: str) -> Any:
@@ -117,13 +151,13 @@ def _split_chats(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Part chats that end with the response into prompt and response."""
     prompts, responses = [], []
     for value, row in zip(rows["prompt"], rows["row"], strict=True):
-        chat = as_chat(value)
+        chat, place = as_chat(value), f"{path}, row {row}"
         if chat is None:
             raise GeomrlError(
-                f"{path}, row {row}: neither a response nor messages that end with one; name the "
+                f"{place}: neither a response nor messages that end with one; name the "
                 "column of the responses with --column response=NAME, or leave the row out"
             )
-        responses.append(sampled_text(chat, f"{path}, row {row}"))
+        responses.append(chat[-1:] if ends_with_answer(chat) else sampled_text(chat, place))
         prompts.append(chat[:-1])
     if not all(prompts):
         raise GeomrlError(

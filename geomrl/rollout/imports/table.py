@@ -7,6 +7,7 @@ policy did not see is refused. Golds are read as those of problem files are (`pr
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,9 @@ from geomrl.problems.golds import bare_gold
 from geomrl.problems.nested import plain
 from geomrl.progress import Progress, Say
 from geomrl.rollout.imports.chats import as_chat, before_the_answer, content_text, ends_with_answer
-from geomrl.rollout.imports.columns import as_key, is_list
+from geomrl.rollout.imports.columns import as_key, check_graded, column_of, is_list
 from geomrl.rollout.imports.config import ImportConfig
-from geomrl.rollout.imports.formats import opened
+from geomrl.rollout.imports.formats import Opened, opened
 from geomrl.rollout.imports.grades import graded_rows
 from geomrl.rollout.imports.responses import one_response_a_row
 from geomrl.rollout.imports.tokens import tokenised, with_texts
@@ -45,7 +46,7 @@ def import_rollouts(
     """Read rollouts of another tool into the rollout table.
 
     Args:
-        path: .jsonl, .json or .parquet.
+        path: of a file, of a folder, or a pattern of files (`formats.FORMATS`).
         tokenizer: of the model that will read them.
         verifier: grades them (its `answer_classes` is used with kept labels too).
         config: how to read the file.
@@ -58,18 +59,24 @@ def import_rollouts(
             effect, or several policies are mixed.
     """
     path = Path(path)
-    raw, columns = opened(path, config, say)
+    found = opened(path, config, say)
+    columns = found.columns
     _check_options(columns, config, path)
-    rows = one_response_a_row(raw, columns, path, labels=config.keep_labels)
+    labels = _own_verdicts(found, config, path, say)
+    rows = one_response_a_row(found.rows, columns, path, labels=labels, say=say)
     rows = _without_answers(with_texts(rows, tokenizer, path), verifier.marker, path, say)
     rows = _with_ids(_first_turns(rows, tokenizer, path, say), path)
     _check_one_policy(rows, columns, path)
+    if found.format.exact_prompts:
+        config = replace(config, raw_prompt=True)
     read = tokenised(rows, columns, tokenizer=tokenizer, config=config, path=path, say=say)
+    if found.format.tool is not None:
+        _tell_prompts(read, found, path, say)
     graded = graded_rows(
         read,
         verifier,
         columns=columns,
-        keep_labels=config.keep_labels,
+        keep_labels=labels,
         path=path,
         progress=progress,
     )
@@ -92,7 +99,7 @@ def import_verdicts(
     JSON in `prompt`.
 
     Args:
-        path: .jsonl, .json or .parquet.
+        path: of a file, of a folder, or a pattern of files (`formats.FORMATS`).
         verifier: as in `import_rollouts`.
         config: how to read the file; what concerns tokens and templates is not used.
         progress: called with (graded, total).
@@ -103,11 +110,13 @@ def import_verdicts(
         GeomrlError: as `import_rollouts`; tokens and several policies aside.
     """
     path = Path(path)
-    raw, columns = opened(path, config, say)
+    found = opened(path, config, say)
+    raw, columns = found.rows, found.columns
+    labels = _own_verdicts(found, config, path, say)
     if benchmark is not None:
         raw = raw.assign(benchmark=benchmark)
         columns = {**columns, "benchmark": "benchmark"}
-    rows = one_response_a_row(raw, columns, path, labels=config.keep_labels)
+    rows = one_response_a_row(raw, columns, path, labels=labels, say=say)
     if rows["response"].isna().any():
         raise GeomrlError(
             f"{path}: holds responses as token ids alone, which a tokenizer must read: give `geomrl "
@@ -121,7 +130,7 @@ def import_verdicts(
         pd.concat(parts, ignore_index=True),
         verifier,
         columns=columns,
-        keep_labels=config.keep_labels,
+        keep_labels=labels,
         path=path,
         progress=progress,
     )
@@ -140,8 +149,38 @@ def has_prompts(path: Path, config: ImportConfig) -> bool:
     Raises:
         GeomrlError: the file cannot be read, or a column is missing.
     """
-    _, columns = opened(Path(path), config, _silent)
+    columns = opened(Path(path), config, _silent).columns
     return bool({"prompt", "prompt_ids"} & set(columns))
+
+
+def _own_verdicts(found: Opened, config: ImportConfig, path: Path, say: Say) -> bool:
+    """Say whether the file's verdicts are taken: as the user says, or since its tool writes no golds.
+
+    Raises:
+        GeomrlError: there is neither a gold answer nor a verdict.
+    """
+    columns = found.columns
+    golds = column_of(found.rows, columns["gold"]) if "gold" in columns else None
+    if found.format.tool is not None and golds is not None and golds.isna().all():
+        del columns["gold"]
+    taken = "gold" not in columns and "label" in columns and found.format.tool is not None
+    if taken and not config.keep_labels:
+        say(
+            f"note: {path}: {found.format.tool} writes no gold answers there; the verdicts are the "
+            f"file's own ('{columns['label']}')"
+        )
+    labels = config.keep_labels or taken
+    check_graded(found.rows, columns, path, labels)
+    return labels
+
+
+def _tell_prompts(rows: pd.DataFrame, found: Opened, path: Path, say: Say) -> None:
+    """Tell where the prompts need not be what the policy saw."""
+    if "templated" in set(rows["prompt_kind"]):
+        say(
+            f"note: {path}: {found.format.tool} writes problems and no prompts; they are rendered with "
+            f"the template '{rows['template'].iloc[0]}', which need not be what the policy saw"
+        )
 
 
 def _check_options(columns: Mapping[str, str], config: ImportConfig, path: Path) -> None:

@@ -15,6 +15,7 @@ from geomrl.problems.nested import plain
 from geomrl.problems.prompts import Prompt, render_prompt
 from geomrl.progress import Say
 from geomrl.rollout.generate import response_text
+from geomrl.rollout.imports.chats import THINK
 from geomrl.rollout.imports.columns import as_key, is_list
 from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.imports.prompts import PromptReader
@@ -60,17 +61,29 @@ def tokenised(
     kept = set() if config.retokenize else {"prompt_ids", "response_ids"} & set(rows)
     for name in sorted(kept):
         rows = rows.assign(**{name: _id_lists(rows, name, tokenizer, path)})
-    if "response_ids" in kept:
-        check_ids_fit(rows, tokenizer, path)
-        source = "given"
-    else:
-        texts = tokenizer(rows["response"].tolist(), add_special_tokens=False)["input_ids"]
-        rows, source = rows.assign(response_ids=pd.Series(texts, index=rows.index)), "re-tokenised"
-    rows = rows.assign(token_source=source)
     if "prompt_ids" in kept:
         texts = rows.get("prompt", rows["prompt_ids"].map(tokenizer.decode)).map(as_key)
-        return rows.assign(prompt=texts, prompt_kind="raw")
-    return _prompted(rows, columns, tokenizer=tokenizer, config=config, path=path, say=say)
+        rows = rows.assign(prompt=texts, prompt_kind="raw")
+    else:
+        rows = _prompted(rows, columns, tokenizer=tokenizer, config=config, path=path, say=say)
+    if "response_ids" in kept:
+        check_ids_fit(rows, tokenizer, path)
+        return rows.assign(token_source="given")
+    rows = rows.assign(response=_after_prompt(rows))
+    texts = tokenizer(rows["response"].tolist(), add_special_tokens=False)["input_ids"]
+    return rows.assign(response_ids=pd.Series(texts, index=rows.index), token_source="re-tokenised")
+
+
+def _after_prompt(rows: pd.DataFrame) -> list[str]:
+    """Return the responses; one whose reasoning was rejoined lacks the tag that its prompt ends with."""
+    return [
+        response.removeprefix(THINK).removeprefix("\n")
+        if rejoined and prompt.rstrip().endswith(THINK)
+        else response
+        for response, prompt, rejoined in zip(
+            rows["response"], rows["prompt"], rows["rejoined"], strict=True
+        )
+    ]
 
 
 def _prompted(

@@ -1,0 +1,36 @@
+"""Completions that ms-swift's GRPO logs (`completions.jsonl`): a line a step, a list a column.
+
+`step, prompt, completion`, a column for each reward function, `advantages`. Prompts are written with
+their special tokens ([source](https://github.com/modelscope/ms-swift/blob/main/swift/rlhf_trainers/grpo_trainer.py)).
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from geomrl.progress import Say
+from geomrl.rollout.imports.columns import is_list
+from geomrl.rollout.imports.flat import unfolded, verdict_column, without_repeated_steps
+from geomrl.rollout.imports.format import Format, signature
+
+
+def _flat(raw: pd.DataFrame, say: Say) -> pd.DataFrame:
+    """Take the lines apart."""
+    sizes = raw["completion"].map(len)
+    lists = [
+        str(name) for name in raw
+        if all(is_list(cell) and len(cell) == n for cell, n in zip(raw[name], sizes, strict=True))
+    ]  # fmt: skip
+    rows = unfolded(raw, lists)
+    label = verdict_column(rows)
+    return rows if label is None else rows.assign(label=rows[label])
+
+
+FORMAT = Format(
+    tool="ms-swift",
+    files="completions.jsonl",
+    signatures=(signature("step", "prompt", "completion", "advantages"),),
+    flat=_flat,
+    distinct=without_repeated_steps,
+    exact_prompts=True,
+)
