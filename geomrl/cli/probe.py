@@ -170,7 +170,7 @@ def probe(
     if replace:
         table = replace_anchor_states(
             reader, out, anchor=replace_anchor, layers=extraction.layers, seed=seed, n_boot=boot,
-            batch_tokens=batch_tokens,
+            batch_tokens=batch_tokens, say=say,
         )  # fmt: skip
         print_replacement(table)
 

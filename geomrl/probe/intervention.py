@@ -10,8 +10,8 @@ correct one became. Arms and targets are our choices; the paper makes no interve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,119 +20,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from geomrl.errors import GeomrlError
 from geomrl.models.decoder import FINAL, score_next
-from geomrl.probe.anchors import find_anchors
+from geomrl.models.trial import NATS, STATES, distance, nats
 from geomrl.probe.extraction import ModelProbe, token_batches
 from geomrl.probe.extractor import Rows, Write
-from geomrl.progress import Bar, Progress
+from geomrl.probe.prefix import Prefix, read_prefix, takes_prefix
+from geomrl.probe.trials import Trial
+from geomrl.progress import Bar, Progress, Say
 from geomrl.seeds import derive_rng
 from geomrl.stats.intervals import mean_interval
-from geomrl.verify.marker import Marker
 
 ARMS = ("correct_mean", "random_residual", "other_mean")
-_NAMES = ("before_marker", "answer_last")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One rollout with the correct answer's tokens behind it.
-
-    `ids` is prompt, response up to the marker, and the marker with the correct answer. `anchor` and
-    `answer` are positions in `ids`; the answer's first token is at `answer.start`.
-    """
-
-    rollout_id: str
-    problem: str
-    correct: bool
-    ids: list[int]
-    anchor: int
-    answer: range
-
-
-def build_trials(
-    probe: ModelProbe, rollouts: pd.DataFrame, marker: Marker, anchor: str
-) -> list[Trial]:
-    """Build a trial for every rollout whose group has two correct rollouts or more.
-
-    Wrong rollouts take the marker and answer of their group's first correct rollout.
-    """
-    trials = []
-    keys = ["benchmark", "problem_id"]
-    for key, group in rollouts.groupby(keys, sort=False):
-        spans = {
-            row["rollout_id"]: (row, span)
-            for row in group.to_dict("records")
-            if row["verdict"] in ("correct", "wrong")
-            and (span := _answer_span(probe, row, marker)) is not None
-        }
-        correct = [item for item in spans.values() if item[0]["verdict"] == "correct"]
-        if len(correct) < 2:
-            continue
-        reference, reference_span = correct[0]
-        for row, span in spans.values():
-            right = row["verdict"] == "correct"
-            source, where = (row, span) if right else (reference, reference_span)
-            tail = list(source["response_ids"])[where.start : where.stop]
-            response = list(row["response_ids"])[: span.start] + tail
-            trial = _trial(
-                probe,
-                row,
-                response=response,
-                marker=marker,
-                anchor=anchor,
-                problem="/".join(map(str, key)),
-            )
-            if trial is not None:
-                trials.append(trial)
-    if not trials:
-        raise GeomrlError(
-            f"no problem has two correct rollouts with anchor '{anchor}', so there is no correct mean "
-            "to put in: sample more (-n) or take easier problems"
-        )
-    return trials
-
-
-def _answer_span(probe: ModelProbe, row: Mapping[Any, Any], marker: Marker) -> range | None:
-    """Return the response tokens from the marker's first to the answer's last."""
-    before, last = find_anchors(
-        probe.tokens, row["response_ids"], marker, _NAMES, stop_ids=probe.stop_ids
-    )
-    if before.token_index is None or last.token_index is None:
-        return None
-    # One token more: the one that closes the marker, without which no anchor could be found.
-    return range(before.token_index + 1, last.token_index + 2)
-
-
-def _trial(
-    probe: ModelProbe,
-    row: Mapping[Any, Any],
-    response: list[int],
-    marker: Marker,
-    anchor: str,
-    problem: str,
-) -> Trial | None:
-    names = [anchor, "before_answer", "answer_last"]
-    at = [a.token_index for a in find_anchors(probe.tokens, response, marker, names)]
-    if None in at:
-        return None
-    where, before, last = (int(i) for i in at if i is not None)
-    prompt = list(row["prompt_ids"])
-    if where > before or where + len(prompt) < 0:
-        return None  # behind the answer's start there is no effect on its first token
-    loaded = probe.loaded
-    room = min(loaded.max_length or 2**31, loaded.steady_length or 2**31)
-    if len(prompt) + last + 1 > room:
-        return None
-    start = len(prompt) + before + 1
-    return Trial(
-        rollout_id=row["rollout_id"],
-        problem=problem,
-        correct=row["verdict"] == "correct",
-        ids=prompt + response[: last + 1],
-        anchor=len(prompt) + where,
-        answer=range(start, len(prompt) + last + 1),
-    )
+LONG = 256
+"""Mean tokens before the anchor from which they are run once; of less, a whole forward is as fast."""
+LAYERS_AT_ONCE = 8
+"""Layers that share a run of the tokens before the anchor; what a killed command loses at most."""
 
 
 @torch.inference_mode()
@@ -146,6 +48,7 @@ def replace(
     batch_tokens: int = 16384,
     progress: Progress | None = None,
     finished: Callable[[str, pd.DataFrame], None] | None = None,
+    say: Say = lambda line: None,
 ) -> pd.DataFrame:
     """Score every trial untouched and under each arm, layer by layer.
 
@@ -154,6 +57,10 @@ def replace(
     correct mean of another problem, drawn by seed. `finished(layer, rows)` is called with each layer's
     rows; they do not depend on the other layers.
 
+    Where the trials are long, the tokens before the anchor are run once for `LAYERS_AT_ONCE` layers,
+    and each forward begins at the anchor (`probe.prefix`); `say` is called with the reason where this
+    model needs whole forwards.
+
     Returns:
         One row a (layer, arm, rollout): rollout_id, problem, correct, logprob, change (in nats,
         against the untouched trial).
@@ -161,37 +68,115 @@ def replace(
     batches = token_batches([len(t.ids) for t in trials], batch_tokens)
     bar = Bar(progress)
     bar.set(0, len(trials) * (1 + len(layers) * len(ARMS)))
+    from_anchor = _from_anchor(probe, trials, batches, layers, say=say)
 
-    def run(layer: str | None, values: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
-        logprob = torch.empty(len(trials))
-        states = {name: torch.empty(len(trials), probe.hidden_size) for name in layers}
-        for batch in batches:
-            chosen = [trials[i] for i in batch]
-            put = None if values is None else values[torch.tensor(batch)]
-            score, read = _score(
-                probe, chosen, layers=layers if layer is None else [], written=layer, values=put
-            )
-            logprob[torch.tensor(batch)] = score.cpu()
-            for name in read:
-                states[name][torch.tensor(batch)] = read[name].float().cpu()
-            bar.advance(len(batch))
-        return logprob, states
+    untouched = torch.empty(len(trials))
+    states = {name: torch.empty(len(trials), probe.hidden_size) for name in layers}
+    for batch in batches:
+        score, read = _forwards(probe, [trials[i] for i in batch], from_anchor)(layers, None, None)
+        untouched[torch.tensor(batch)] = score.cpu()
+        for name in read:
+            states[name][torch.tensor(batch)] = read[name].float().cpu()
+        bar.advance(len(batch))
 
-    untouched, states = run(None, None)
     frames = []
-    for layer in layers:
-        arms = []
-        for arm, values in _replacements(states[layer].numpy(), trials, seed, layer):
-            logprob, _ = run(layer, torch.from_numpy(values).to(probe.loaded.dtype))
-            arms.append(
+    at_once = LAYERS_AT_ONCE if from_anchor else 1
+    for some in (layers[i : i + at_once] for i in range(0, len(layers), at_once)):
+        values = {
+            (layer, arm): torch.from_numpy(put).to(probe.loaded.dtype)
+            for layer in some
+            for arm, put in _replacements(states[layer].numpy(), trials, seed, layer)
+        }
+        logprobs = {name: torch.empty(len(trials)) for name in values}
+        for batch in batches:
+            at = torch.tensor(batch)
+            forward = _forwards(probe, [trials[i] for i in batch], from_anchor)
+            for (layer, arm), put in values.items():
+                logprobs[layer, arm][at] = forward([], layer, put[at])[0].cpu()
+                bar.advance(len(batch))
+        for layer in some:
+            arms = [
                 _arm_frame(
                     trials, layer, anchor=anchor, arm=arm, logprob=logprob, untouched=untouched
                 )
-            )
-        frames.append(pd.concat(arms, ignore_index=True))
-        if finished:
-            finished(layer, frames[-1])
+                for (of, arm), logprob in logprobs.items()
+                if of == layer
+            ]
+            frames.append(pd.concat(arms, ignore_index=True))
+            if finished:
+                finished(layer, frames[-1])
     return pd.concat(frames, ignore_index=True)
+
+
+def _from_anchor(
+    probe: ModelProbe,
+    trials: Sequence[Trial],
+    batches: Sequence[Sequence[int]],
+    layers: Sequence[str],
+    *,
+    say: Say,
+) -> bool:
+    """Return whether forwards begin at the anchor: the trials are long, and the model is itself there.
+
+    The batch of the longest trials is tried, and the one with the most padding: its first and last
+    trial must score by both ways what rounding lets them, untouched and each with the other's state at
+    a layer in the middle.
+    """
+    if np.mean([t.anchor for t in trials]) < LONG:
+        return False
+    reason = "its forward does not take keys and values of earlier tokens"
+    if takes_prefix(probe.loaded.model.base_model):
+        ordered = [sorted((trials[i] for i in batch), key=lambda t: t.anchor) for batch in batches]
+        longest = max(ordered, key=lambda batch: batch[-1].anchor)
+        padded = max(
+            ordered, key=lambda batch: (batch[-1].anchor - batch[0].anchor, batch is longest)
+        )
+        several = [longest] if padded is longest else [longest, padded]
+        tried = [batch[:: max(len(batch) - 1, 1)] for batch in several]
+        layer = layers[len(layers) // 2]
+        reason = next(filter(None, (_disagreement(probe, pair, layer) for pair in tried)), "")
+    if reason:
+        say(f"note: {probe.loaded.name}: {reason}, so every replacement is a whole forward")
+    return not reason
+
+
+def _disagreement(probe: ModelProbe, pair: Sequence[Trial], layer: str) -> str:
+    """Return how a forward from the anchor differs from a whole one; empty where it does not."""
+    prefix = _prefix(probe, pair)
+    if prefix is None:
+        return "it keeps something else of earlier tokens than keys and values"
+    tokens = torch.tensor([len(t.answer) for t in pair], device=probe.loaded.device)
+    dtype = probe.loaded.dtype
+    score, read = _score(probe, pair, [layer], None, None)
+    put = read[layer].flip(0)
+    changed, _ = _score(probe, pair, [], layer, put)
+    # One prefix in turn, the writing forward first: a forward must leave it as it is.
+    changed_here, _ = _score(probe, pair, [], layer, put, prefix)
+    score_here, read_here = _score(probe, pair, [layer], None, None, prefix)
+    apart = max(
+        nats(here / tokens, whole / tokens)
+        for here, whole in ((score_here, score), (changed_here, changed))
+    )
+    if not apart <= NATS.get(dtype, 1e-3):
+        return f"a forward from the anchor scores otherwise than a whole one ({apart:.2g} nats a token)"
+    far = distance(read_here[layer], read[layer])
+    if not far <= STATES.get(dtype, 1e-3):
+        return f"a forward from the anchor gives other states than a whole one (by {far:.2g})"
+    return ""
+
+
+def _prefix(probe: ModelProbe, batch: Sequence[Trial]) -> Prefix | None:
+    """Run the tokens before the trials' anchors; None where there are none, or the model keeps others."""
+    before = [t.ids[: t.anchor] for t in batch]
+    if not any(before):
+        return None
+    return read_prefix(probe.loaded.model.base_model, before, probe.loaded.device)
+
+
+def _forwards(probe: ModelProbe, batch: Sequence[Trial], from_anchor: bool) -> Any:
+    """Return what runs one batch with a layer written: `_score` without its first arguments."""
+    prefix = _prefix(probe, batch) if from_anchor else None
+    return partial(_score, probe, batch, prefix=prefix)
 
 
 def _score(
@@ -200,19 +185,26 @@ def _score(
     layers: Sequence[str],
     written: str | None,
     values: Tensor | None,
+    prefix: Prefix | None = None,
 ) -> tuple[Float[Tensor, " trials"], dict[str, Tensor]]:
-    """Return each trial's answer log-probability, and the anchor states of `layers`."""
+    """Return each trial's answer log-probability, and the anchor states of `layers`.
+
+    With the prefix, the forward begins at the anchor.
+    """
     device = probe.loaded.device
-    ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(t.ids) for t in batch], batch_first=True)
-    anchors = [(i, t.anchor) for i, t in enumerate(batch)]
-    predicting = [(i, p - 1) for i, t in enumerate(batch) for p in t.answer]
+    first = [t.anchor if prefix else 0 for t in batch]
+    ids = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(t.ids[at:]) for t, at in zip(batch, first, strict=True)], batch_first=True
+    ).to(device)
+    anchors = [(i, t.anchor - first[i]) for i, t in enumerate(batch)]
+    predicting = [(i, p - 1 - first[i]) for i, t in enumerate(batch) for p in t.answer]
     rows = _rows([*anchors, *predicting], device)
     write = None
     if written is not None and values is not None:
         write = Write(written, _rows(anchors, device), values.to(device))
-    inputs = {"input_ids": ids.to(device), "use_cache": False}
+    inputs = prefix.behind(ids) if prefix else {"input_ids": ids, "use_cache": False}
     read = probe.extractor.read(inputs, rows, [*layers, FINAL], write).states
-    targets = torch.tensor([batch[i].ids[p + 1] for i, p in predicting], device=device)
+    targets = torch.tensor([t.ids[p] for t in batch for p in t.answer], device=device)
     each, _ = score_next(probe.loaded.model, read[FINAL][len(batch) :], targets)
     owner = torch.tensor([i for i, _ in predicting], device=device)
     total = torch.zeros(len(batch), device=device).index_add(0, owner, each)

@@ -36,9 +36,10 @@ from geomrl.probe.extraction import (
     stale_shards,
     store_settings,
 )
-from geomrl.probe.intervention import build_trials, summarise_replacement
 from geomrl.probe.intervention import replace as replace_states
+from geomrl.probe.intervention import summarise_replacement
 from geomrl.probe.summary import summarise
+from geomrl.probe.trials import build_trials
 from geomrl.progress import Say, progress_bar
 from geomrl.runs.layout import ROLLOUTS, SIMILARITY, STATES, SUMMARY, USER_CODE
 from geomrl.runs.locks import sole_process, turn
@@ -154,12 +155,14 @@ def replace_anchor(
     batch_tokens: int = 16384,
     options: ModelOptions | None = None,
     show: bool = True,
+    say: Say = lambda line: None,
 ) -> pd.DataFrame:
     """Replace anchor states and measure the change in the correct answer's log-probability.
 
     Returns the summary by layer, arm and verdict; `replacement.parquet` and `.csv` contain it, and
     `replacement_rollouts.parquet` every rollout's change. Rows of other anchors and encoders in these
-    files are kept, those of the same are replaced.
+    files are kept, those of the same are replaced. `say` is called with a line where this model's
+    forwards cannot begin at the anchor.
 
     Raises:
         GeomrlError: no group has two correct rollouts with this anchor, or it is the user's own.
@@ -181,6 +184,7 @@ def replace_anchor(
             replace_states(
                 reader, trials, missing, anchor=anchor, seed=seed, batch_tokens=batch_tokens,
                 progress=bar.set, finished=lambda name, rows: parts.write_frame(rows, anchor, name),
+                say=say,
             )  # fmt: skip
     each = pd.concat([parts.read_frame(anchor, name) for name in names], ignore_index=True)
     table = summarise_replacement(each, seed=seed, n_boot=n_boot)
