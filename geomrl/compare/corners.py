@@ -3,6 +3,7 @@
 OUT/policies/<policy>/rollouts.parquet          a run directory for each policy
 OUT/policies/<policy>/states/<encoder>/         its rollouts, as each encoder reads them
 OUT/lens/<policy>--<encoder>.parquet            the logit lens of each
+OUT/parts/<base>--<checkpoint>/                 what is finished of their comparison
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from geomrl.compare.comparison import part_folder
 from geomrl.compare.encoder_change import PairedStates, pair_states
 from geomrl.errors import GeomrlError
 from geomrl.files import read_parquet, text_hash
 from geomrl.probe.anchors import before_the_answer
+from geomrl.runs.parts import Parts, parts_key
 from geomrl.runs.rollouts import columns_hash, problem_keys, with_answer_classes
 from geomrl.runs.run import Run, open_run
-from geomrl.verify.verifier import Verifier
+from geomrl.verify.verifier import MathVerifier
+from geomrl.verify.version import verifier_version
 
 POLICIES = ("base", "rl")
 
@@ -125,14 +129,24 @@ class Corners:
                 parts.append(part.assign(policy=policy, encoder=encoder))
         return pd.concat(parts, ignore_index=True)
 
-    def policy_tables(self, verifier: Verifier) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def policy_tables(self, verifier: MathVerifier) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return both policies' rollouts with answer classes that mean the same in both.
+
+        The classes are kept: comparing each answer of a problem with each other takes long.
 
         Raises:
             GeomrlError: the policies were not sampled on the same problems.
         """
         both = [self.runs[role].rollouts.assign(role=role) for role in POLICIES]
-        table = with_answer_classes(pd.concat(both, ignore_index=True), verifier)
+        table = pd.concat(both, ignore_index=True)
+        answers = columns_hash(table[["benchmark", "problem_id", "verdict", "answer"]])
+        key = parts_key(answers=answers, verifier=verifier_version())
+        parts = Parts(part_folder(self.out, self.base, self.rl), key)
+        found = parts.read_frame("policies", "answer_classes")
+        if found is None:
+            found = with_answer_classes(table, verifier)[["answer_class"]]
+            parts.write_frame(found, "policies", "answer_classes")
+        table["answer_class"] = found["answer_class"].astype("Int64")
         table = table.assign(problem=problem_keys(table), length=table["response_ids"].map(len))
         columns = ["problem", "sample", "verdict", "answer_class", "length"]
         base, rl = (table.loc[table["role"] == role, columns] for role in POLICIES)

@@ -33,6 +33,8 @@ from geomrl.problems.problem import Problem
 from geomrl.report.page import write_report
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
+from geomrl.runs.rollouts import read_rollouts, write_rollouts
+from geomrl.verify.verifier import MathVerifier
 from geomrl.viz import theme
 
 SETTINGS = {
@@ -136,6 +138,30 @@ def test_states_of_an_older_geomrl_are_compared_with_new_ones(comparison, tmp_pa
             assert here[policy].rows.equals(there[policy].rows)
             for mine, theirs in zip(here[policy].both, there[policy].both, strict=True):
                 assert np.array_equal(mine, theirs)
+
+
+def test_answers_of_both_policies_are_compared_once(comparison, tmp_path, monkeypatch):
+    out = shutil.copytree(comparison.path, tmp_path / "compare")
+    base, rl = sorted(path.name for path in (out / "policies").iterdir())  # folded, turned
+    classes, asked = MathVerifier.answer_classes, []
+    monkeypatch.setattr(
+        MathVerifier, "answer_classes", lambda *given: asked.append(given) or classes(*given)
+    )
+    with MathVerifier() as verifier:
+        kept = Corners(out, base, rl).policy_tables(verifier)
+        assert not asked
+        shutil.rmtree(out / "parts")
+        made = Corners(out, base, rl).policy_tables(verifier)
+        assert len(asked) == 24  # problems
+        for mine, other in zip(kept, made, strict=True):
+            pd.testing.assert_frame_equal(mine, other)
+        file = out / "policies" / rl / "rollouts.parquet"
+        table = read_rollouts(file)
+        write_rollouts(
+            file, table.assign(answer=table["answer"].replace({table["answer"][0]: "77"}))
+        )
+        Corners(out, base, rl).policy_tables(verifier)
+        assert len(asked) == 48
 
 
 MEASURE = """
