@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -118,16 +119,25 @@ class Corners:
 
         Columns: policy, encoder, problem_id, gold_logprob.
         """
-        parts = []
         if not before_the_answer(anchor):
             return pd.DataFrame(columns=["policy", "encoder", "problem_id", "gold_logprob"])
-        for policy in POLICIES:
-            for encoder in POLICIES:
-                path = lens_file(self.out, self.key(policy), self.key(encoder))
-                part = read_parquet(path)
-                part = part[(part["anchor"] == anchor) & (part["layer"] == layer)]
-                parts.append(part.assign(policy=policy, encoder=encoder))
+        parts = []
+        for (policy, encoder), table in self._lenses.items():
+            part = table[(table["anchor"] == anchor) & (table["layer"] == layer)]
+            problems = part["problem_id"].astype(str)
+            part = part.assign(policy=policy, encoder=encoder, problem_id=problems)
+            parts.append(part[["policy", "encoder", "problem_id", "gold_logprob"]])
         return pd.concat(parts, ignore_index=True)
+
+    @cached_property
+    def _lenses(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """The four lens files by policy and encoder, each read once for all places."""
+        found = {}
+        for policy, encoder in product(POLICIES, POLICIES):
+            table = read_parquet(lens_file(self.out, self.key(policy), self.key(encoder)))
+            names = table[["problem_id", "layer", "anchor"]].astype("category")
+            found[policy, encoder] = names.assign(gold_logprob=table["gold_logprob"])
+        return found
 
     def policy_tables(self, verifier: MathVerifier) -> tuple[pd.DataFrame, pd.DataFrame]:
         """Return both policies' rollouts with answer classes that mean the same in both.
