@@ -6,13 +6,15 @@ Source: Cohen 1988, "Statistical Power Analysis for the Behavioral Sciences", ch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import numpy as np
 import scipy.optimize
 import scipy.special
 import scipy.stats
 from jaxtyping import Float
+
+from geomrl.stats.distributions import t_quantile
 
 LEVEL = 0.05
 POWER = 0.8
@@ -33,7 +35,7 @@ def t_power(noncentrality: float, df: float, *, level: float = LEVEL) -> float:
         level: of the test.
     """
     ratio, weights = _error_ratios(df)
-    critical = scipy.stats.t.ppf(1 - level / 2, df) * ratio
+    critical = t_quantile(1 - level / 2, df) * ratio
     found = scipy.special.ndtr(noncentrality - critical)
     found += scipy.special.ndtr(-critical - noncentrality)
     return float(weights @ found / 2)
@@ -42,8 +44,13 @@ def t_power(noncentrality: float, df: float, *, level: float = LEVEL) -> float:
 @lru_cache(maxsize=256)
 def _error_ratios(df: float) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
     """Return quantiles of the estimated over the true standard error, and their weights."""
-    nodes, weights = np.polynomial.legendre.leggauss(400)
+    nodes, weights = _gauss_legendre()
     return np.sqrt(scipy.stats.chi2.ppf((nodes + 1) / 2, df) / df), weights
+
+
+@cache
+def _gauss_legendre() -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
+    return np.polynomial.legendre.leggauss(400)
 
 
 def detectable_effect(se: float, df: float, *, power: float = POWER, level: float = LEVEL) -> float:
