@@ -39,8 +39,8 @@ def test_full_disk_is_named_and_leaves_nothing(kind, tmp_path):
     """A file-size limit stands in for the full disk: the system refuses the write half-way."""
     code = f"""
 import resource, signal
-import pandas as pd, torch
-from safetensors.torch import save_file
+import numpy as np, pandas as pd
+from safetensors.numpy import save_file
 from geomrl.files import atomic_path, write_json, write_parquet
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
@@ -52,7 +52,7 @@ elif {kind!r} == "json":
     write_json(path, list(range(100000)))
 else:
     with atomic_path(path) as temporary:
-        save_file({{"x": torch.randn(100000)}}, temporary)
+        save_file({{"x": np.zeros(100000)}}, temporary)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode != 0
