@@ -11,10 +11,11 @@ from tiny import ARCHITECTURES
 from transformers import AutoModelForCausalLM
 
 from geomrl.errors import GeomrlError
+from geomrl.models.context import Context
 from geomrl.models.decoder import find_decoder
 from geomrl.models.options import ModelOptions
 from geomrl.probe.extraction import ExtractionConfig, token_batches
-from geomrl.probe.steps import probe_states, replace_anchor
+from geomrl.probe.steps import probe_states, read_states, replace_anchor
 from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.steps import import_rollouts
 from geomrl.runs.run import open_run
@@ -52,7 +53,7 @@ def copy(probed, tmp_path):
 def test_states_equal_unpadded_forwards_of_a_saved_checkpoint(architecture, tmp_path):
     folder = save_model(tmp_path / "model", architecture)
     import_lines(folder, tmp_path / "run", rollout_lines(n_problems=2))
-    run = probe_states(str(folder), tmp_path / "run", config=CONFIG, **FAST)
+    run, _ = read_states(str(folder), tmp_path / "run", config=CONFIG, context=Context(show=False))
     plain = AutoModelForCausalLM.from_pretrained(folder).eval()
     norm = plain.get_submodule(find_decoder(plain).norm)
     rollouts = run.rollouts.set_index("rollout_id")
@@ -161,8 +162,8 @@ def test_two_processes_make_the_store_of_one(copy, model):
     want = {p.name: p.read_bytes() for p in store.glob("shard-*")}
     for path in store.glob("shard-*"):
         path.unlink()
-    options = ModelOptions(devices="cpu,cpu")
-    probe_states(str(model), copy, config=CONFIG, options=options, **FAST)
+    two = Context(ModelOptions(devices="cpu,cpu"), show=False)
+    read_states(str(model), copy, config=CONFIG, context=two)
     assert want == {p.name: p.read_bytes() for p in store.glob("shard-*")}
 
 
