@@ -13,6 +13,7 @@ from geomrl.reproduce.everything import INDEX, load_analyses, reproduce
 from geomrl.reproduce.finding import markdown_table, write_finding
 from geomrl.reproduce.runs import KINDS, Scale
 from geomrl.viz import picture
+from geomrl.viz.ablation import draw_ablation
 
 ROOT = Path(__file__).parents[2]
 ONE = {
@@ -57,6 +58,7 @@ def made(tmp_path_factory):
     said = []
     with pytest.MonkeyPatch.context() as patch:  # PDFs are half of the time; others test them
         patch.setattr(picture.write_picture, "__defaults__", (("png",),))
+        patch.setitem(draw_ablation.__kwdefaults__, "formats", ())  # test_ablate.py's
         first = reproduce(
             folder / "first", analyses=ROOT / "analyses", runs=folder / "runs", scale=TINY,
             show=False, say=said.append,
