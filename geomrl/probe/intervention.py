@@ -73,7 +73,7 @@ def replace(
     untouched = torch.empty(len(trials))
     states = {name: torch.empty(len(trials), probe.hidden_size) for name in layers}
     for batch in batches:
-        score, read = _forwards(probe, [trials[i] for i in batch], from_anchor)(layers, None, None)
+        score, read = _forwards(probe, [trials[i] for i in batch], from_anchor)(layers)
         untouched[torch.tensor(batch)] = score.cpu()
         for name in read:
             states[name][torch.tensor(batch)] = read[name].float().cpu()
@@ -92,7 +92,7 @@ def replace(
             at = torch.tensor(batch)
             forward = _forwards(probe, [trials[i] for i in batch], from_anchor)
             for (layer, arm), put in values.items():
-                logprobs[layer, arm][at] = forward([], layer, put[at])[0].cpu()
+                logprobs[layer, arm][at] = forward([], put=(layer, put[at]))[0].cpu()
                 bar.advance(len(batch))
         for layer in some:
             arms = [
@@ -147,12 +147,12 @@ def _disagreement(probe: ModelProbe, pair: Sequence[Trial], layer: str) -> str:
         return "it keeps something else of earlier tokens than keys and values"
     tokens = torch.tensor([len(t.answer) for t in pair], device=probe.loaded.device)
     dtype = probe.loaded.dtype
-    score, read = _score(probe, pair, [layer], None, None)
-    put = read[layer].flip(0)
-    changed, _ = _score(probe, pair, [], layer, put)
+    score, read = _score(probe, pair, [layer])
+    put = (layer, read[layer].flip(0))
+    changed, _ = _score(probe, pair, [], put=put)
     # One prefix in turn, the writing forward first: a forward must leave it as it is.
-    changed_here, _ = _score(probe, pair, [], layer, put, prefix)
-    score_here, read_here = _score(probe, pair, [layer], None, None, prefix)
+    changed_here, _ = _score(probe, pair, [], put=put, prefix=prefix)
+    score_here, read_here = _score(probe, pair, [layer], prefix=prefix)
     apart = max(
         nats(here / tokens, whole / tokens)
         for here, whole in ((score_here, score), (changed_here, changed))
@@ -174,7 +174,7 @@ def _prefix(probe: ModelProbe, batch: Sequence[Trial]) -> Prefix | None:
 
 
 def _forwards(probe: ModelProbe, batch: Sequence[Trial], from_anchor: bool) -> Any:
-    """Return what runs one batch with a layer written: `_score` without its first arguments."""
+    """Return what runs one batch, a layer of it replaced: `_score` without its first arguments."""
     prefix = _prefix(probe, batch) if from_anchor else None
     return partial(_score, probe, batch, prefix=prefix)
 
@@ -183,13 +183,14 @@ def _score(
     probe: ModelProbe,
     batch: Sequence[Trial],
     layers: Sequence[str],
-    written: str | None,
-    values: Tensor | None,
+    *,
+    put: tuple[str, Float[Tensor, "trials hidden"]] | None = None,
     prefix: Prefix | None = None,
 ) -> tuple[Float[Tensor, " trials"], dict[str, Tensor]]:
     """Return each trial's answer log-probability, and the anchor states of `layers`.
 
-    With the prefix, the forward begins at the anchor.
+    `put` is a layer and what replaces its states at the anchor. With the prefix, the forward begins
+    at the anchor.
     """
     device = probe.loaded.device
     first = [t.anchor if prefix else 0 for t in batch]
@@ -199,9 +200,7 @@ def _score(
     anchors = [(i, t.anchor - first[i]) for i, t in enumerate(batch)]
     predicting = [(i, p - 1 - first[i]) for i, t in enumerate(batch) for p in t.answer]
     rows = _rows([*anchors, *predicting], device)
-    write = None
-    if written is not None and values is not None:
-        write = Write(written, _rows(anchors, device), values.to(device))
+    write = Write(put[0], _rows(anchors, device), put[1].to(device)) if put else None
     inputs = prefix.behind(ids) if prefix else {"input_ids": ids, "use_cache": False}
     read = probe.extractor.read(inputs, rows, [*layers, FINAL], write).states
     targets = torch.tensor([t.ids[p] for t in batch for p in t.answer], device=device)
