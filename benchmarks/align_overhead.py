@@ -29,9 +29,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import measuring
 import torch
+from measuring import median_interval
 from rich.progress import track
-from scipy.stats import binom
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from geomrl.probe.extractor import Extractor
@@ -159,29 +160,12 @@ def paired(setup, samples, mode, updates, pairs):
     return wall, processor, statistics.median(walls)
 
 
-def median_interval(values):
-    """Return the median and the limits of its interval, at least 95 %, from order statistics."""
-    ordered = sorted(values)
-    below = int(binom.ppf(0.025, len(ordered), 0.5))  # P(X < below) <= .025
-    if below < 1:
-        return statistics.median(ordered), float("nan"), float("nan")  # fewer than 6 pairs
-    return statistics.median(ordered), ordered[below - 1], ordered[-below]
-
-
 def peak_memory(setup, samples, mode, updates, aligned):
     """Return the update phase's peak resident memory in MB: beyond what was there, and in all."""
     arm = arms(setup, samples, mode, updates)[aligned]
-    before = _resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
-    update_phase(arm, samples, STEP, 0)
-    peak = _resident("VmHWM")
-    return peak - before, peak
-
-
-def _resident(field):
-    status = Path("/proc/self/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith(field)]
-    return int(line.split()[1]) / 1024
+    with measuring.peak_memory("cpu") as peak:
+        update_phase(arm, samples, STEP, 0)
+    return peak.growth, peak.most
 
 
 def memory_ratios(args, mode, updates):

@@ -16,7 +16,6 @@ Peak memory is the high-water mark of one process for each way.
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from measuring import in_turn, resident, spread, synchronize
 from rich.progress import track
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 
@@ -57,19 +57,23 @@ def build_model():
     return Qwen3ForCausalLM(config).eval().requires_grad_(False)
 
 
-def build_probe(tokenizer_folder):
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
-    cpu = torch.device("cpu")
+def probe_of(model, tokenizer, name):
+    """Return the probe of a model in memory, which has no files."""
+    weight = next(model.parameters())
     loaded = LoadedModel(
-        name="random-30M",
-        model=build_model(),
+        name=name,
+        model=model,
         tokenizer=tokenizer,
-        device=cpu,
-        dtype=torch.float32,
+        device=weight.device,
+        dtype=weight.dtype,
         weights="0" * 16,
         vocabulary=vocabulary_hash(tokenizer),
     )
     return ModelProbe(loaded)
+
+
+def build_probe(tokenizer_folder):
+    return probe_of(build_model(), AutoTokenizer.from_pretrained(tokenizer_folder), "random-30M")
 
 
 def load_rollouts(path, probe, limit):
@@ -106,6 +110,7 @@ def states_of(store):
 def script(probe, rollouts, folder, headless=False):
     """What one would write: pad, run, index. Anchors are found by the same function as in `ours`."""
     model = probe.loaded.model.base_model if headless else probe.loaded.model
+    device = probe.loaded.device
     located = probe.locate(rollouts, MARKER, ANCHORS)
     kept = []
     with torch.inference_mode():
@@ -120,10 +125,13 @@ def script(probe, rollouts, folder, headless=False):
                 [torch.ones_like(s) for s in sequences], batch_first=True
             )
             out = model(
-                input_ids=ids, attention_mask=mask, output_hidden_states=True, use_cache=False
+                input_ids=ids.to(device),
+                attention_mask=mask.to(device),
+                output_hidden_states=True,
+                use_cache=False,
             )
             for i, item in enumerate(located[start : start + SCRIPT_BATCH]):
-                kept.append(torch.stack([h[i, item.positions] for h in out.hidden_states]))
+                kept.append(torch.stack([h[i, item.positions] for h in out.hidden_states]).cpu())
     torch.save(kept, folder / "states.pt")
     names = [str(i) for i in range(probe.extractor.decoder.n_layers)] + ["final"]
     first = torch.stack([states[:, 0] for states in kept], dim=1)  # [layers, rollouts, hidden]
@@ -134,6 +142,8 @@ def bare(probe, rollouts, folder):
     """The forward alone, in the shards and batches of `ours`."""
     settings = store_settings(probe, rollouts, MARKER, ExtractionConfig(anchors=ANCHORS))
     located = probe.locate(rollouts, MARKER, ANCHORS)
+    device = probe.loaded.device
+    synchronize(device)
     started = time.perf_counter()
     with torch.inference_mode():
         for first in range(0, len(located), settings.shard_rollouts):
@@ -142,7 +152,8 @@ def bare(probe, rollouts, folder):
                 ids = torch.nn.utils.rnn.pad_sequence(
                     [torch.tensor(part[i].ids) for i in batch], batch_first=True
                 )
-                probe.loaded.model.base_model(input_ids=ids, use_cache=False)
+                probe.loaded.model.base_model(input_ids=ids.to(device), use_cache=False)
+    synchronize(device)
     return time.perf_counter() - started
 
 
@@ -168,19 +179,12 @@ def peak_memory(way, args):
     return float(done.stdout.split()[-1])
 
 
-def own_peak_memory():
-    """Return this process's peak resident memory in MB (Linux).
-
-    getrusage will not do: a started process inherits the peak of the one that started it.
-    """
-    status = Path("/proc/self/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
-
-
-def spread(values):
-    low, _, high = statistics.quantiles(values, n=4)
-    return f"{statistics.median(values):.2f} (quartiles {low:.2f}-{high:.2f}, n = {len(values)})"
+def farthest(ours, theirs):
+    """Return the largest difference of states, as a share of the layer's scale."""
+    return max(
+        float((ours[name].float() - want.float()).abs().max() / want.float().abs().max())
+        for name, want in theirs.items()
+    )
 
 
 def main():
@@ -199,7 +203,7 @@ def main():
     rollouts = load_rollouts(args.rollouts, probe, args.limit)
     if args.only:
         timed(args.only, probe, rollouts)
-        print(own_peak_memory())
+        print(resident())
         return
 
     tokens = sum(len(item.ids) for item in probe.locate(rollouts, MARKER, ANCHORS))
@@ -212,12 +216,10 @@ def main():
     timed("ours", probe, rollouts.head(16))  # warm-up
     for run in track(range(args.runs), description="paired runs"):
         states = {}
-        for way in WAYS[run % 4 :] + WAYS[: run % 4]:  # each way goes first in turn
+        for way in in_turn(WAYS, run):
             took, states[way] = timed(way, probe, rollouts)
             seconds[way].append(took)
-        for name, want in states["script"].items():
-            error = (states["ours"][name] - want).abs().max() / want.abs().max()
-            difference = max(difference, float(error))
+        difference = max(difference, farthest(states["ours"], states["script"]))
     for way in WAYS:
         print(f"{way:9} {spread([len(rollouts) / s for s in seconds[way]])} rollouts/s")
     for over in ("script", "headless"):

@@ -26,16 +26,17 @@ import contextlib
 import io
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from datasets import Dataset
+from measuring import in_turn, resident, spread
+from random_rollouts import perturbed
 from rich.progress import track
 from transformers import AutoTokenizer, Qwen3Config, Qwen3ForCausalLM
 from trl import GRPOConfig, GRPOTrainer
@@ -45,14 +46,12 @@ from geomrl.train.batch import Sample, with_advantages
 from geomrl.train.config import TrainConfig
 from geomrl.train.deepspeed_engine import DeepSpeedEngine
 from geomrl.train.minibatch import MiniBatch
-from geomrl.train.passes import score
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.update import optimiser_step
-from geomrl.train.world import join_world
+from geomrl.train.world import World, join_world
 
 SIDES = ("geomrl", "trl", "trimmed")
 DUAL_CLIP = 10.0
-NOISE = 0.25  # nats; clips about a sixth of the tokens
 BUDGETS = {  # what is tried: padded tokens and tokens of logits at once; rows
     "geomrl": [(1024, 1024), (2048, 512), (2048, 2048), (4096, 1024)],
     "trl": [(1,), (2,), (4,)],
@@ -150,14 +149,20 @@ class FedTrainer(GRPOTrainer):
 class Trl:
     """TRL's optimiser step: its training_step on each micro-batch, then clipping and AdamW."""
 
-    def __init__(self, model, samples, old, tokenizer, folder, rows, trim):
-        self.pieces = trl_pieces(samples, old, rows, trim)
+    def __init__(
+        self, model, samples, old, tokenizer, folder, rows, trim, bf16=False, checkpointing=False
+    ):
+        device = next(model.parameters()).device
+        self.pieces = [
+            {name: tensor.to(device) for name, tensor in piece.items()}
+            for piece in trl_pieces(samples, old, rows, trim)
+        ]
         settings = GRPOConfig(
             output_dir=str(folder), per_device_train_batch_size=rows,
             gradient_accumulation_steps=len(self.pieces), num_generations=8, loss_type="dapo",
             beta=0.0, epsilon=0.2, epsilon_high=0.28, delta=DUAL_CLIP, temperature=1.0,
-            gradient_checkpointing=False, bf16=False, use_cpu=True, report_to="none",
-            disable_dropout=True, max_completion_length=4096, learning_rate=0.0,
+            gradient_checkpointing=checkpointing, bf16=bf16, use_cpu=device.type == "cpu",
+            report_to="none", disable_dropout=True, max_completion_length=4096, learning_rate=0.0,
         )  # fmt: skip
         self.trainer = FedTrainer(
             model=model,
@@ -167,18 +172,20 @@ class Trl:
             processing_class=tokenizer,
         )
         self.trainer.current_gradient_accumulation_steps = len(self.pieces)
+        if checkpointing:  # TRL's own loop, which is not run here, would say so
+            model.gradient_checkpointing_enable({"use_reentrant": False})
         self.model = self.trainer.model.train()  # bare: accelerate would wrap it for our ranks
         self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=0.0, weight_decay=0.1)
         self.gradient = None
 
     def step(self, keep=False):
-        for piece in self.pieces:
-            self.trainer.training_step(self.model, dict(piece), None)
+        losses = [self.trainer.training_step(self.model, dict(p), None) for p in self.pieces]
         if keep:
             self.gradient = flat_gradient(self.model)
         self.trainer.accelerator.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimiser.step()
         self.optimiser.zero_grad()
+        return sum(losses)
 
 
 def trl_pieces(samples, old, rows, trim):
@@ -217,21 +224,13 @@ def flat_gradient(model):
     return torch.cat([weight.grad.flatten() for weight in model.parameters()]).clone()
 
 
-def perturbed(samples, world):
-    """Return old log-probabilities: the model's own plus noise; the engine's are the same."""
-    policy = Policy(prepare_model(build_model()), head_chunk=512)
-    own, _ = score(Runner(policy, world), samples, budget=4096)
-    draw = torch.Generator().manual_seed(0)
-    return [x.double() + NOISE * torch.randn(len(x), generator=draw).double() for x in own]
-
-
+@dataclass
 class Runner:
     """What a pass without gradient needs."""
 
-    call = None
-
-    def __init__(self, policy, world):
-        self.policy, self.world = policy, world
+    policy: Policy
+    world: World
+    call: None = None
 
 
 def make(side, setting, samples, old, tokenizer, world, folder):
@@ -243,13 +242,6 @@ def make(side, setting, samples, old, tokenizer, world, folder):
         made = Trl(build_model(), samples, old, tokenizer, folder, *setting, side == "trimmed")
     torch.set_num_threads(threads)  # accelerate takes all cores where OMP_NUM_THREADS is unset
     return made
-
-
-def peak_memory():
-    """Return this process's peak resident memory in MB (Linux)."""
-    status = Path("/proc/self/status").read_text()
-    [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
 
 
 def best_setting(side, args):
@@ -298,8 +290,7 @@ def compare(args, samples, old, tokenizer, world, folder):
     tokens = sum(len(sample.response_ids) for sample in samples)
     seconds = {side: [] for side in SIDES}
     for number in track(range(args.pairs), description="paired steps"):
-        turn = number % len(SIDES)
-        for side in SIDES[turn:] + SIDES[:turn]:  # each side goes first in turn
+        for side in in_turn(SIDES, number):
             started = time.perf_counter()
             runs[side].step()
             seconds[side].append(time.perf_counter() - started)
@@ -309,13 +300,6 @@ def compare(args, samples, old, tokenizer, world, folder):
     for side in SIDES[1:]:
         ratios = [b / a for a, b in zip(seconds["geomrl"], seconds[side], strict=True)]
         print(f"speed of geomrl over {side}: {spread(ratios)}")
-
-
-def spread(values):
-    if len(values) < 2:
-        return f"{values[0]:.2f}"
-    low, _, high = statistics.quantiles(values, n=4)
-    return f"{statistics.median(values):.2f} (quartiles {low:.2f}-{high:.2f})"
 
 
 def main():
@@ -348,14 +332,15 @@ def main():
             )
             started = time.perf_counter()
             side.step()
-            print(json.dumps([time.perf_counter() - started, peak_memory()]))
+            print(json.dumps([time.perf_counter() - started, resident()]))
             return
         lengths = [len(sample.response_ids) for sample in samples]
         print(
             f"{len(samples)} rollouts of {args.problems} problems, {sum(lengths)} response tokens, "
             f"the longest {max(lengths)}"
         )
-        old = perturbed(samples, world)
+        policy = Policy(prepare_model(build_model()), head_chunk=512)
+        old = perturbed(Runner(policy, world), samples, budget=4096)
         compare(args, samples, old=old, tokenizer=tokenizer, world=world, folder=folder)
 
 
