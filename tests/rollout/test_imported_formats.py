@@ -35,7 +35,12 @@ BENCHMARKS = {"lm_eval": "gsm8k", "verl": "20", "trl": "completions_00010",
               "verifiers": "results", "inspect_ai": "sums", "evalscope": "gsm8k_main",
               "opencompass": "gsm8k", "lighteval": "sums|0", "skythought": "results",
               "every_eval_ever": "sums"}  # fmt: skip
-POLICIES = {"inspect_ai": "lab/one", "every_eval_ever": "lab/one", "evalscope": "one"}
+POLICIES = {
+    "inspect_ai": "lab/one",
+    "every_eval_ever": "lab/one",
+    "evalscope": "one",
+    "prime_rl": "r",
+}
 TOOLS = [
     name for name in vars(tool_files)
     if re.fullmatch(r".+", name) and name in {*BENCHMARKS, "nemo_skills"}
@@ -96,10 +101,6 @@ def test_every_format_is_read_without_an_option(tool, read, tmp_path):
 @pytest.mark.parametrize("tool", [tool for tool in TOOLS if tool != "open_instruct"])
 def test_verdicts_alone_need_no_tokenizer(tool, tmp_path, verifier):
     path = getattr(tool_files, tool)(tmp_path)
-    if tool == "prime_rl":  # ids, and no text
-        with pytest.raises(GeomrlError, match="as token ids alone"):
-            import_verdicts(path, verifier, ImportConfig())
-        return
     found = import_verdicts(path, verifier, ImportConfig())
     assert list(found) == [POLICIES.get(tool, path.stem)]
     assert [table["verdict"].value_counts().to_dict() for table in found.values()] == [
@@ -143,7 +144,9 @@ def test_steps_in_a_folder_are_policies_of_their_own(read, tmp_path, verifier):
     assert set(table["benchmark"]) == {tmp_path.name}
     assert "2 files of verl are read: 9.jsonl, 10.jsonl" in said[0]
     found = import_verdicts(tmp_path / "*.jsonl", verifier, ImportConfig())
-    assert {name[-3:]: len(table) for name, table in found.items()} == {"*@9": 4, "@10": 4}
+    assert {name: len(table) for name, table in found.items()} == {
+        f"{tmp_path.name}@{step}": 4 for step in (9, 10)
+    }
 
 
 def test_folders_of_several_tools_or_policies_are_not_mixed(read, tmp_path):

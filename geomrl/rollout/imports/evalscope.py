@@ -15,6 +15,7 @@ import pandas as pd
 from geomrl.errors import GeomrlError
 from geomrl.progress import Say
 from geomrl.rollout.imports.chats import as_chat, ends_with_answer
+from geomrl.rollout.imports.columns import as_key
 from geomrl.rollout.imports.files import FILE
 from geomrl.rollout.imports.flat import asked, first_at, mapped, message
 from geomrl.rollout.imports.format import Format, signature
@@ -31,7 +32,9 @@ def _flat(raw: pd.DataFrame, say: Say) -> pd.DataFrame:
     reviewed = raw["sample_score"].notna() if "sample_score" in raw else pd.Series(False, raw.index)
     predicted, reviews = raw[~reviewed], raw[reviewed]
     names = [Path(file).name for file in raw[FILE]]
-    keys = pd.Series(list(zip(_models(raw), names, raw["index"], strict=True)), index=raw.index)
+    keys = pd.Series(
+        list(zip(_models(raw), names, raw["index"].map(as_key), strict=True)), index=raw.index
+    )
     lost = set(keys[~reviewed]) - set(keys[reviewed])
     if lost:
         raise GeomrlError(

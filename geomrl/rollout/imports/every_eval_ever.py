@@ -49,20 +49,20 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _one_metric(rows: pd.DataFrame, path: Path, say: Say) -> pd.DataFrame:
-    """Keep the rows of one metric: the first result, or the first set that has the sample."""
-    if "evaluation_result_id" not in rows or rows["evaluation_result_id"].nunique() < 2:
-        return rows
-    sample = [rows[name] for name in ("policy", "problem_id", "evaluation_id")]
-    first = rows["evaluation_result_id"].groupby(sample).transform("first")
-    kept = rows[rows["evaluation_result_id"] == first]
-    texts = [set(part["response"].map(as_key)) for part in (rows, kept)]
-    if len(kept) == len(rows) or texts[0] != texts[1]:
+    """Keep the first result of each sample where others contain the same responses."""
+    named = [name for name in ("evaluation_name", "evaluation_result_id") if name in rows]
+    result = rows[named].map(as_key).agg(" ".join, axis="columns")
+    sample = [rows[name].map(as_key) for name in ("model_id", "sample_id", "input")]
+    texts = rows["response"].map(as_key).groupby([*sample, result]).agg(sorted).map(tuple)
+    repeated = texts.groupby(level=[0, 1, 2]).nunique().eq(1).all()
+    first = result.groupby(sample).transform("first")
+    if not repeated or (result == first).all():
         return rows
     say(
-        f"note: {path}: a sample stands there once for each metric, with the same responses; those of "
-        f"'{first.iloc[0]}' are taken"
+        f"note: {path}: a sample stands there once for each of {result.nunique()} results, with the same "
+        "responses; those of its first one are taken"
     )
-    return kept.reset_index(drop=True)
+    return rows[result == first].reset_index(drop=True)
 
 
 FORMAT = Format(
@@ -71,5 +71,5 @@ FORMAT = Format(
     signatures=(signature("sample_id", "model_id", "evaluation_name", "input", "evaluation"),),
     flat=_flat,
     distinct=_one_metric,
-    exact_prompts=True,
+    texts="sampled",
 )

@@ -21,6 +21,8 @@ SUFFIXES = (*_JSON, ".parquet", _ZIP)
 """Of files that are read."""
 KEY = "geomrl:key"
 """The column of the names under which one JSON object has its rows."""
+ASKED, SAID = "geomrl:asked", "geomrl:said"
+"""Columns of prompts and responses as messages, beside their token ids."""
 FILE, ROW = "geomrl:file", "geomrl:row"
 """Columns that name where a row is from: the file, and the row's number in it, from 1."""
 
@@ -166,7 +168,7 @@ def _rows_inside(whole: Any) -> Any:
     if isinstance(whole.get("samples"), list) and "eval" in whole:
         return [{**row, "eval": whole["eval"]} for row in whole["samples"] if isinstance(row, dict)]
     if _numbers_rows(whole):
-        return list(whole.values())
+        return [{KEY: key, **row} for key, row in whole.items()]
     if whole and all(isinstance(row, dict) for row in whole.values()):
         common = set.intersection(*(set(row) for row in whole.values()))
         if common:

@@ -13,7 +13,7 @@ from geomrl.errors import GeomrlError
 from geomrl.problems.nested import look_up, plain
 from geomrl.progress import Say
 from geomrl.rollout.imports.columns import as_key
-from geomrl.rollout.imports.files import FILE
+from geomrl.rollout.imports.files import FILE, ROW
 
 NO_VERDICT = ("advantage", "advantages", "entropy", "step", "prompt", "completion")
 _SAYS_RIGHT = re.compile(r"acc|correct|right|solved|verif|math|answer|match", re.IGNORECASE)
@@ -25,8 +25,11 @@ def mapped(raw: pd.DataFrame, row: Callable[[dict[str, Any]], Mapping[str, Any]]
     Args:
         raw: the rows.
         row: called with a row in plain Python's types; returns column -> cell.
+
+    Raises:
+        GeomrlError: a row has not the tool's layout.
     """
-    made = [row(plain(record)) for record in raw.to_dict("records")]
+    made = [_made(row, plain(record)) for record in raw.to_dict("records")]
     names = dict.fromkeys(name for each in made for name in each)
     columns = {name: [each.get(name) for each in made] for name in names}
     filled = {
@@ -36,6 +39,18 @@ def mapped(raw: pd.DataFrame, row: Callable[[dict[str, Any]], Mapping[str, Any]]
     }
     empty = [name for name in columns if name not in filled and name in raw]
     return raw.drop(columns=empty).assign(**filled)
+
+
+def _made(
+    row: Callable[[dict[str, Any]], Mapping[str, Any]], record: dict[str, Any]
+) -> Mapping[str, Any]:
+    try:
+        return row(record)
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise GeomrlError(
+            f"{record[FILE]}, row {record[ROW]}: is not as its tool writes it ({type(error).__name__}: "
+            f"{error}); name columns of your own with --format FILE.py:FUNCTION"
+        ) from error
 
 
 def first_at(row: Mapping[str, Any], *paths: str) -> Any:
@@ -51,6 +66,14 @@ def unfolded(rows: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
     """Return a row for each item of the lists in these columns, which have the same length in a row."""
     present = [name for name in names if name in rows]
     lists = rows.assign(**{name: rows[name].map(plain) for name in present})
+    sizes = [
+        lists[name].map(lambda cell: len(cell) if isinstance(cell, list) else 1) for name in present
+    ]
+    if any((each != sizes[0]).any() for each in sizes):
+        raise GeomrlError(
+            f"{rows[FILE].iloc[0]}: lists that belong together ({', '.join(present)}) have different "
+            "lengths; leave one of them aside with --format FILE.py:FUNCTION"
+        )
     return lists.explode(present, ignore_index=True)
 
 
@@ -122,7 +145,8 @@ def without_repeated_steps(rows: pd.DataFrame, path: Path, say: Say) -> pd.DataF
         return rows
     seen: set[tuple[str, ...]] = set()
     repeated = []
-    for step, part in rows.groupby("step", sort=False):
+    steps = rows["step"].map(as_key)
+    for step, part in rows.groupby(steps, sort=False):
         keys = part["prompt"].map(as_key) + "\x1f" + part["completion"].map(as_key)
         batch = tuple(sorted(keys))
         if batch in seen:
@@ -134,4 +158,4 @@ def without_repeated_steps(rows: pd.DataFrame, path: Path, say: Say) -> pd.DataF
         f"note: {path}: the rollouts of {len(repeated)} steps ({', '.join(map(str, repeated[:4]))}) are "
         "those of an earlier one, logged again; they are left out"
     )
-    return rows[~rows["step"].isin(repeated)].reset_index(drop=True)
+    return rows[~steps.isin(repeated)].reset_index(drop=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pandas as pd
 
@@ -35,8 +36,9 @@ class Format:
     files, as they are written, and `say`; returns them with columns of usual names beside
     (`columns.GUESSES`; those in common, the first of each, are prompt, problem, response, gold ...).
     distinct: called with the rows that are wanted, the path and `say`; returns them without repeats.
-    beside: called with a file, returns files that belong to it. exact_prompts: texts of prompts are
-    what was sampled from, special tokens and all.
+    beside: called with a file, returns files that belong to it. texts: what a prompt is that is a text
+    and shows no sign of the chat template: "sampled", what was sampled from; "question", a user's turn;
+    "stripped", a text that has lost its special tokens.
     """
 
     tool: str | None
@@ -45,7 +47,7 @@ class Format:
     flat: Callable[[pd.DataFrame, Say], pd.DataFrame] = as_written
     distinct: Callable[[pd.DataFrame, Path, Say], pd.DataFrame] = all_rows
     beside: Callable[[Path], list[Path]] = alone
-    exact_prompts: bool = False
+    texts: Literal["sampled", "question", "stripped"] = "stripped"
 
     def matches(self, columns: Collection[str]) -> bool:
         """Say whether a file whose first row has these columns is of this format."""

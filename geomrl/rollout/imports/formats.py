@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,15 @@ from geomrl.rollout.imports import (
 )
 from geomrl.rollout.imports.columns import GUESSES, match_columns, select
 from geomrl.rollout.imports.config import ImportConfig
-from geomrl.rollout.imports.files import FILE, column_names, files_hash, named_files, read_files
+from geomrl.rollout.imports.files import (
+    ASKED,
+    FILE,
+    SAID,
+    column_names,
+    files_hash,
+    named_files,
+    read_files,
+)
 from geomrl.rollout.imports.format import Format
 
 FORMATS: tuple[Format, ...] = (
@@ -80,6 +88,14 @@ def opened(path: Path, config: ImportConfig, say: Say) -> Opened:
         rows = _named_by_folder(rows, path)
     rows = chosen.distinct(select(rows, config.where, path), path, say)
     return Opened(rows, match_columns(rows, config.columns, path), chosen)
+
+
+def with_texts_alone(found: Opened) -> Opened:
+    """Return the same without token ids, where the messages stand beside them."""
+    if SAID not in found.rows or "response_ids" not in found.columns:
+        return found
+    others = {k: v for k, v in found.columns.items() if k not in ("prompt_ids", "response_ids")}
+    return replace(found, columns={**others, "prompt": ASKED, "response": SAID})
 
 
 def recognised(path: Path) -> tuple[Format, list[Path]]:
@@ -153,7 +169,7 @@ def _named_by_folder(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     if "benchmark" not in rows:
         rows = rows.assign(benchmark=name or "rollouts")
     folders = rows[FILE].map(lambda file: Path(file).parent)
-    if folders.nunique() == 1 or any(known in rows for known in ("step", *GUESSES["policy"])):
+    if folders.nunique() == 1 or any(known in rows for known in GUESSES["policy"]):
         return rows
     whose = [str(each.relative_to(path)) if path.is_dir() else str(each) for each in folders]
     return rows.assign(policy=whose)

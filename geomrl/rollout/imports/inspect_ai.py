@@ -13,7 +13,14 @@ from typing import Any
 import pandas as pd
 
 from geomrl.progress import Say
-from geomrl.rollout.imports.flat import asked, first_at, mapped, one_of_alternatives, without
+from geomrl.rollout.imports.flat import (
+    asked,
+    first_at,
+    mapped,
+    one_of_alternatives,
+    unfolded,
+    without,
+)
 from geomrl.rollout.imports.format import Format, signature
 
 _ATTACHED = "attachment://"
@@ -27,26 +34,27 @@ def _flat(raw: pd.DataFrame, say: Say) -> pd.DataFrame:
     if "response" not in rows:
         rows = rows.assign(response=None)
     failed = "they failed before a response was sampled"
-    return without(rows, rows["response"].isna(), failed, say)
+    rows = without(rows, rows["response"].isna(), failed, say)
+    return unfolded(rows, ["response", "finish_reason"])
 
 
 def _row(sample: dict[str, Any]) -> dict[str, Any]:
     attached = sample.get("attachments") or {}
-    answer = _whole(first_at(sample, "output.choices.0.message"), attached)
+    choices = _whole(first_at(sample, "output.choices") or [], attached)
+    ended = [choice.get("stop_reason") for choice in choices]
     chat = _whole(sample.get("messages") or [], attached)
     asks = _whole(sample["input"], attached)
     before = chat[:-1] if chat and chat[-1].get("role") == "assistant" else chat
-    ended = first_at(sample, "output.choices.0.stop_reason")
     return {
         "prompt": before or (asked(asks) if isinstance(asks, str) else asks),
-        "response": [answer] if answer else None,
+        "response": [[choice["message"]] for choice in choices] or None,
         "gold": one_of_alternatives(_whole(sample.get("target"), attached)),
         "label": _verdict(sample.get("scores") or {}),
         "problem_id": sample["id"],
         "sample": sample["epoch"],
         "benchmark": first_at(sample, "eval.task"),
         "policy": first_at(sample, "eval.model", "output.model"),
-        "finish_reason": _ENDS.get(ended, ended),
+        "finish_reason": [_ENDS.get(end, end) for end in ended] or None,
     }
 
 

@@ -24,7 +24,9 @@ def _flat(raw: pd.DataFrame, say: Say) -> pd.DataFrame:
         rows = rows.assign(response=None)
     no_text = "they have likelihoods of choices, and no sampled text"
     rows = without(rows, rows["response"].isna(), no_text, say)
-    return unfolded(rows, ["response", "response_ids"])
+    rows = unfolded(rows, ["response", "response_ids"])
+    unknown = "response_ids" in rows and rows["response_ids"].isna().any()
+    return rows.drop(columns="response_ids") if unknown else rows
 
 
 def _row(row: dict[str, Any]) -> dict[str, Any]:
@@ -35,10 +37,10 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
     apart = [*(said.get("reasonings") or []), *[None] * len(said["text"])]
     responses = [message(text, why) for text, why in zip(said["text"], apart, strict=False)]
     return {
-        "prompt": None if said.get("input_tokens") else prompt,
+        "prompt": prompt if isinstance(prompt, str) or not said.get("input_tokens") else None,
         "prompt_ids": said.get("input_tokens") or None,
         "response": responses or None,
-        "response_ids": ids if given else None,
+        "response_ids": ids if given else [None] * len(responses),
         "gold": _gold(doc),
         "problem_id": doc.get("id") or None,
         "benchmark": doc.get("task_name") or None,
@@ -67,5 +69,5 @@ FORMAT = Format(
         signature("full_prompt", "predictions", "gold"),
     ),
     flat=_flat,
-    exact_prompts=True,
+    texts="sampled",
 )

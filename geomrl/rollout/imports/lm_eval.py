@@ -8,24 +8,38 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from geomrl.errors import GeomrlError
+from geomrl.problems.nested import plain
 from geomrl.progress import Say
 from geomrl.rollout.imports.columns import as_key
 from geomrl.rollout.imports.files import FILE
+from geomrl.rollout.imports.flat import without
 from geomrl.rollout.imports.format import Format, signature
 
 _NAME = re.compile(r"samples_(?P<task>.+?)_\d{4}-\d\d-\d\dT[\d.:-]+")
 
 
 def _flat(raw: pd.DataFrame, say: Say) -> pd.DataFrame:
-    """Name the task of each row by its file."""
+    """Name the task of each row by its file, and leave out what was not sampled."""
+    no_text = "they have likelihoods of choices, and no sampled text"
+    raw = without(raw, ~raw["resps"].map(_sampled), no_text, say)
+    raw = raw.assign(filter=raw["filter"].map(as_key))
     found = {file: _NAME.fullmatch(Path(file).stem) for file in raw[FILE].unique()}
     if not all(found.values()):
         return raw
     return raw.assign(benchmark=[match["task"] for file in raw[FILE] if (match := found[file])])
+
+
+def _sampled(responses: Any) -> bool:
+    """Say whether a cell contains texts, in lists of lists."""
+    inner = plain(responses)
+    while isinstance(inner, list) and inner:
+        inner = inner[0]
+    return isinstance(inner, str)
 
 
 def _one_filter(raw: pd.DataFrame, path: Path, say: Say) -> pd.DataFrame:
@@ -60,5 +74,5 @@ FORMAT = Format(
     signatures=(signature("filter", "doc_id", "resps"),),
     flat=_flat,
     distinct=_one_filter,
-    exact_prompts=True,
+    texts="sampled",
 )

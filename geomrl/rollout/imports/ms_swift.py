@@ -8,19 +8,25 @@ from __future__ import annotations
 
 import pandas as pd
 
+from geomrl.errors import GeomrlError
 from geomrl.progress import Say
 from geomrl.rollout.imports.columns import is_list
+from geomrl.rollout.imports.files import FILE
 from geomrl.rollout.imports.flat import unfolded, verdict_column, without_repeated_steps
 from geomrl.rollout.imports.format import Format, signature
 
 
 def _flat(raw: pd.DataFrame, say: Say) -> pd.DataFrame:
     """Take the lines apart."""
-    sizes = raw["completion"].map(len)
+    sizes = [len(cell) if is_list(cell) else None for cell in raw["completion"]]
     lists = [
         str(name) for name in raw
         if all(is_list(cell) and len(cell) == n for cell, n in zip(raw[name], sizes, strict=True))
     ]  # fmt: skip
+    if "completion" not in lists:
+        raise GeomrlError(
+            f"{raw[FILE].iloc[0]}: a line whose completion is no list; ms-swift writes a list a line"
+        )
     rows = unfolded(raw, lists)
     label = verdict_column(rows)
     return rows if label is None else rows.assign(label=rows[label])
@@ -32,5 +38,5 @@ FORMAT = Format(
     signatures=(signature("step", "prompt", "completion", "advantages"),),
     flat=_flat,
     distinct=without_repeated_steps,
-    exact_prompts=True,
+    texts="sampled",
 )

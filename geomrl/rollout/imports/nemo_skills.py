@@ -22,7 +22,7 @@ _SEED = re.compile(r"-rs(\d+)")
 
 
 def _flat(raw: pd.DataFrame, say: Say) -> pd.DataFrame:
-    """Put reasoning back, and name samples by the seed of their file."""
+    """Put reasoning back; name benchmarks by their folder, and samples by the seed of their file."""
     return mapped(raw, _row)
 
 
@@ -34,6 +34,7 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
         "gold": row["expected_answer"],
         "label": first_at(row, "symbolic_correct", "is_correct", "judge_correct"),
         "sample": int(seed[1]) if seed else None,
+        "benchmark": Path(row[FILE]).resolve().parent.name,
     }
 
 

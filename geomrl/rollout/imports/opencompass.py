@@ -34,7 +34,7 @@ def _prompt(prompt: Any) -> Any:
     if not isinstance(prompt, list):
         return prompt
     return [
-        {"role": _ROLES.get(turn["role"], turn["role"]), "content": turn.get("prompt")}
+        {"role": _ROLES.get(str(turn["role"]), turn["role"]), "content": turn.get("prompt")}
         for turn in prompt
         if isinstance(turn, dict)
     ]
@@ -45,5 +45,5 @@ FORMAT = Format(
     files="predictions/MODEL/SET.json",
     signatures=(signature("origin_prompt", "prediction"),),
     flat=_flat,
-    exact_prompts=True,
+    texts="question",
 )

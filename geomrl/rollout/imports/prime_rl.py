@@ -16,7 +16,7 @@ import pandas as pd
 
 from geomrl.problems.nested import plain
 from geomrl.progress import Say
-from geomrl.rollout.imports.files import FILE, ROW
+from geomrl.rollout.imports.files import ASKED, FILE, ROW, SAID
 from geomrl.rollout.imports.flat import first_at, without
 from geomrl.rollout.imports.format import Format, signature
 
@@ -42,6 +42,7 @@ def _traces(episode: dict[str, Any]) -> Iterator[dict[str, Any]]:
         "gold": first_at(episode, *(f"task.data.{name}" for name in _GOLD)),
         "benchmark": first_at(episode, "env.name", "env.id"),
         "step": first_at(episode, "run.work.step"),
+        "policy": first_at(episode, "run.name", "run.id"),
         FILE: episode[FILE],
         ROW: episode[ROW],
     }
@@ -69,13 +70,15 @@ def _turn(trace: dict[str, Any]) -> dict[str, Any]:
         call.get("finish_reason") == "length" for call in trace.get("calls") or []
     )
     found["finish_reason"] = "length" if truncated else "stop"
+    chat = [node["message"] for node in path]
     if not any(mask):
-        chat = [node["message"] for node in path]
         return {**found, "prompt": chat[:-1], "response": chat[-1:]}
     begin = mask.index(True)
     before = [token for node in path[:-1] for token in node.get("token_ids") or []]
     return {
         **found,
+        ASKED: chat[:-1],
+        SAID: chat[-1:],
         "prompt_ids": before + ids[:begin],
         "response_ids": [token for token, own in zip(ids, mask, strict=True) if own],
     }

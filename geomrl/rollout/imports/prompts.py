@@ -24,12 +24,14 @@ class PromptReader:
     """Reads imported prompts for one tokenizer.
 
     thinking: passed to the chat template as `enable_thinking`; None leaves it out. raw: take a text
-    as it is, even where the tokenizer has a chat template of which it shows no sign.
+    as it is, even where the tokenizer has a chat template of which it shows no sign; question: take
+    such a text as a user's turn.
     """
 
     tokenizer: Any
     thinking: bool | None = None
     raw: bool = False
+    question: bool = False
 
     def read(self, value: Any, place: str, column: str = "prompt") -> Prompt:
         """Return the prompt of a cell: a chat through the template, a text as it is.
@@ -54,6 +56,8 @@ class PromptReader:
         if self.raw or not self.signs or any(sign in value for sign in self.signs):
             return Prompt(value, continued_ids(self.tokenizer, value), "raw")
         found = self._recovered(value)
+        if found is None and self.question:
+            return self._chat([{"role": "user", "content": value}], place)
         if found is None:
             raise GeomrlError(
                 f"{place}: its prompt ({value[:40]!r}...) shows no sign of the tokenizer's chat template, "

@@ -13,7 +13,7 @@ import pandas as pd
 
 from geomrl.progress import Say
 from geomrl.rollout.imports.files import KEY
-from geomrl.rollout.imports.flat import asked, mapped, unfolded
+from geomrl.rollout.imports.flat import asked, first_at, mapped, unfolded
 from geomrl.rollout.imports.format import Format, signature
 
 _UNFOLDED = ["response", "label", "temperature"]
@@ -34,7 +34,7 @@ def _flat(raw: pd.DataFrame, say: Say) -> pd.DataFrame:
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     found = [*_responses(row["responses"])]
     return {
-        "prompt": row.get("input_conversation") or asked(row["prompt"]),
+        "prompt": row.get("input_conversation") or asked(_question(row)),
         "response": [entry["content"] for _, entry in found],
         "label": [entry.get("correctness") for _, entry in found],
         "temperature": [temperature for temperature, _ in found],
@@ -42,10 +42,16 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _question(row: dict[str, Any]) -> str:
+    return str(first_at(row, "prompt", "problem", "question") or row.get(KEY))
+
+
 def _responses(value: Any) -> list[tuple[str | None, dict[str, Any]]]:
     """Return (temperature, response) pairs, of a list, or of such lists or single ones by temperature."""
+    if isinstance(value, str):
+        return [(None, {"content": value})]
     if isinstance(value, list):
-        return [(None, entry) for entry in value]
+        return [pair for entry in value for pair in _responses(entry)]
     if "content" in value:
         return [(None, value)]
     return [(key, entry) for key, inner in value.items() for _, entry in _responses(inner)]
@@ -54,6 +60,10 @@ def _responses(value: Any) -> list[tuple[str | None, dict[str, Any]]]:
 FORMAT = Format(
     tool="SkyThought",
     files="results.json",
-    signatures=(signature("responses", "token_usages", "prompt"),),
+    signatures=(
+        signature("responses", "input_conversation"),
+        signature("responses", "token_usages"),
+        signature(KEY, "responses"),
+    ),
     flat=_flat,
 )

@@ -7,7 +7,6 @@ policy did not see is refused. Golds are read as those of problem files are (`pr
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from geomrl.progress import Progress, Say
 from geomrl.rollout.imports.chats import as_chat, before_the_answer, content_text, ends_with_answer
 from geomrl.rollout.imports.columns import as_key, check_graded, column_of, is_list
 from geomrl.rollout.imports.config import ImportConfig
-from geomrl.rollout.imports.formats import Opened, opened
+from geomrl.rollout.imports.formats import Opened, opened, with_texts_alone
 from geomrl.rollout.imports.grades import graded_rows
 from geomrl.rollout.imports.responses import one_response_a_row
 from geomrl.rollout.imports.tokens import tokenised, with_texts
@@ -60,6 +59,8 @@ def import_rollouts(
     """
     path = Path(path)
     found = opened(path, config, say)
+    if config.retokenize:
+        found = with_texts_alone(found)
     columns = found.columns
     _check_options(columns, config, path)
     labels = _own_verdicts(found, config, path, say)
@@ -67,9 +68,15 @@ def import_rollouts(
     rows = _without_answers(with_texts(rows, tokenizer, path), verifier.marker, path, say)
     rows = _with_ids(_first_turns(rows, tokenizer, path, say), path)
     _check_one_policy(rows, columns, path)
-    if found.format.exact_prompts:
-        config = replace(config, raw_prompt=True)
-    read = tokenised(rows, columns, tokenizer=tokenizer, config=config, path=path, say=say)
+    read = tokenised(
+        rows,
+        columns,
+        tokenizer=tokenizer,
+        config=config,
+        texts=found.format.texts,
+        path=path,
+        say=say,
+    )
     if found.format.tool is not None:
         _tell_prompts(read, found, path, say)
     graded = graded_rows(
@@ -110,7 +117,7 @@ def import_verdicts(
         GeomrlError: as `import_rollouts`; tokens and several policies aside.
     """
     path = Path(path)
-    found = opened(path, config, say)
+    found = with_texts_alone(opened(path, config, say))
     raw, columns = found.rows, found.columns
     labels = _own_verdicts(found, config, path, say)
     if benchmark is not None:
@@ -161,7 +168,11 @@ def _own_verdicts(found: Opened, config: ImportConfig, path: Path, say: Say) -> 
     """
     columns = found.columns
     golds = column_of(found.rows, columns["gold"]) if "gold" in columns else None
-    if found.format.tool is not None and golds is not None and golds.isna().all():
+    if (
+        found.format.tool is not None
+        and golds is not None
+        and not any(bare_gold(plain(gold)) for gold in golds)
+    ):
         del columns["gold"]
     taken = "gold" not in columns and "label" in columns and found.format.tool is not None
     if taken and not config.keep_labels:
@@ -278,10 +289,12 @@ _SURELY = 20  # characters of a response that no prompt ends with by chance
 
 def _with_ids(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Give every row a benchmark, a problem id (by its text where none is named) and a sample."""
-    rows = rows.assign(benchmark=rows.get("benchmark", pd.Series(path.stem, index=rows.index)))
-    rows["benchmark"] = rows["benchmark"].fillna(path.stem).astype(str)
+    rows = rows.assign(benchmark=rows.get("benchmark", pd.Series(_name(path), index=rows.index)))
+    rows["benchmark"] = rows["benchmark"].fillna(_name(path)).astype(str)
     text = next(rows[c] for c in ("problem", "prompt", "prompt_ids") if c in rows).map(as_key)
     # A file's `id` often numbers its rows: then it says nothing of which rollouts share a problem.
+    if "problem_id" in rows:
+        rows["problem_id"] = rows["problem_id"].map(as_key)
     numbers_rows = "problem_id" in rows and rows["problem_id"].is_unique and not text.is_unique
     if "problem_id" not in rows or numbers_rows:
         rows["problem_id"] = [f"problem-{code:04d}" for code in pd.factorize(text)[0]]
@@ -294,7 +307,9 @@ def _with_ids(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
             f"{path}: problem_id '{name}' stands for {int(mixed.max())} different prompts; the rollouts "
             "of one problem share its prompt. Name the right column with --column problem_id=NAME"
         )
-    if "sample" not in rows or rows.duplicated([*key, "sample"]).any():
+    numbered = "sample" in rows and rows["sample"].notna().all()
+    numbered = numbered and all(isinstance(s, int | float) for s in rows["sample"].map(plain))
+    if not numbered or rows.duplicated([*key, "sample"]).any():
         rows["sample"] = rows.groupby(key, sort=False).cumcount()
     rows["rollout_id"] = [
         rollout_id(b, p, int(s))
@@ -303,9 +318,16 @@ def _with_ids(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
     return rows
 
 
+def _name(path: Path) -> str:
+    """Return what to call what a path names; for a pattern that is its folder."""
+    return path.parent.name if "*" in path.name else path.stem
+
+
 def _policies(rows: pd.DataFrame, path: Path) -> pd.Series:
     """Return whose each rollout is: the policy's name, with the training step where there are several."""
-    named = rows.get("policy", pd.Series(path.stem, index=rows.index)).fillna(path.stem).astype(str)
+    named = (
+        rows.get("policy", pd.Series(_name(path), index=rows.index)).fillna(_name(path)).astype(str)
+    )
     steps = _steps(rows)
     return named if len(steps) < 2 else named + "@" + rows["policy_step"].map(_step_text)
 

@@ -15,7 +15,7 @@ from geomrl.problems.nested import plain
 from geomrl.problems.prompts import Prompt, render_prompt
 from geomrl.progress import Say
 from geomrl.rollout.generate import response_text
-from geomrl.rollout.imports.chats import THINK
+from geomrl.rollout.imports.chats import THINK, as_chat
 from geomrl.rollout.imports.columns import as_key, is_list
 from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.imports.prompts import PromptReader
@@ -40,6 +40,7 @@ def tokenised(
     columns: Mapping[str, str],
     tokenizer: Any,
     config: ImportConfig,
+    texts: str,
     path: Path,
     say: Say,
 ) -> pd.DataFrame:
@@ -52,6 +53,7 @@ def tokenised(
         columns: ours -> the file's.
         tokenizer: of the model that will read them.
         config: how to read the file.
+        texts: what prompts without a sign of the chat template are (`format.Format`).
         path: of the file, for messages.
         say: called with a line on prompts that were mended.
 
@@ -62,10 +64,16 @@ def tokenised(
     for name in sorted(kept):
         rows = rows.assign(**{name: _id_lists(rows, name, tokenizer, path)})
     if "prompt_ids" in kept:
-        texts = rows.get("prompt", rows["prompt_ids"].map(tokenizer.decode)).map(as_key)
-        rows = rows.assign(prompt=texts, prompt_kind="raw")
+        said = rows.get("prompt", rows["prompt_ids"].map(tokenizer.decode)).map(as_key)
+        rows = rows.assign(prompt=said, prompt_kind="raw")
     else:
-        rows = _prompted(rows, columns, tokenizer=tokenizer, config=config, path=path, say=say)
+        reader = PromptReader(
+            tokenizer,
+            config.thinking,
+            raw=config.raw_prompt or texts == "sampled",
+            question=texts == "question",
+        )
+        rows = _prompted(rows, columns, reader=reader, config=config, path=path, say=say)
     if "response_ids" in kept:
         check_ids_fit(rows, tokenizer, path)
         return rows.assign(token_source="given")
@@ -89,7 +97,7 @@ def _after_prompt(rows: pd.DataFrame) -> list[str]:
 def _prompted(
     rows: pd.DataFrame,
     columns: Mapping[str, str],
-    tokenizer: Any,
+    reader: PromptReader,
     config: ImportConfig,
     path: Path,
     say: Say,
@@ -100,7 +108,6 @@ def _prompted(
         raise GeomrlError(
             f"{path}: --retokenize needs the prompt's text; name --column prompt=NAME"
         )
-    reader = PromptReader(tokenizer, config.thinking, config.raw_prompt)
     keys = rows[source].map(as_key)
     seen: dict[str, Prompt] = {}
     for key, value, row in zip(keys, rows[source], rows["row"], strict=True):
@@ -110,7 +117,7 @@ def _prompted(
             reader.read(plain(value), f"{path}, row {row}", columns["prompt"])
             if source == "prompt"
             else render_prompt(
-                value, tokenizer, template=config.template, system=config.system,
+                value, reader.tokenizer, template=config.template, system=config.system,
                 thinking=config.thinking,
             )
         )  # fmt: skip
@@ -122,6 +129,8 @@ def _prompted(
             f"note: {path}: {recovered} of {len(kinds)} prompts had lost the special tokens of the chat "
             "template; they were put back, since all other text agrees with the template"
         )
+    if source == "prompt" and not config.raw_prompt:
+        _tell_without_sign(seen, reader, path, say)
     found = keys.map(seen)
     return rows.assign(
         prompt=[prompt.text for prompt in found],
@@ -130,6 +139,25 @@ def _prompted(
         template=config.template if source == "problem" else None,
         system=config.system if source == "problem" else None,
     )
+
+
+def _tell_without_sign(
+    seen: Mapping[str, Prompt], reader: PromptReader, path: Path, say: Say
+) -> None:
+    """Tell of texts without a sign of the chat template that are taken for what the tool writes."""
+    signs = reader.signs
+    bare = [key for key in seen if signs and not any(sign in key for sign in signs)]
+    asked = sum(seen[key].kind == "messages" and as_chat(key) is None for key in bare)
+    kept = sum(seen[key].kind == "raw" for key in bare)
+    for count, why in (
+        (kept, "the tool writes prompts as they were sent, and they are taken as they stand"),
+        (asked, "the tool writes questions so, and each is rendered as a user's turn"),
+    ):
+        if count:
+            say(
+                f"note: {path}: {count} of {len(seen)} prompts show no sign of the tokenizer's chat "
+                f"template; {why}"
+            )
 
 
 def _check_thinking(kinds: Sequence[str], reader: PromptReader, path: Path) -> None:
