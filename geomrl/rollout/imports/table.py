@@ -307,8 +307,8 @@ def _with_ids(rows: pd.DataFrame, path: Path) -> pd.DataFrame:
             f"{path}: problem_id '{name}' stands for {int(mixed.max())} different prompts; the rollouts "
             "of one problem share its prompt. Name the right column with --column problem_id=NAME"
         )
-    numbered = "sample" in rows and rows["sample"].notna().all()
-    numbered = numbered and all(isinstance(s, int | float) for s in rows["sample"].map(plain))
+    samples = [] if "sample" not in rows else rows["sample"].map(plain).tolist()
+    numbered = bool(samples) and all(isinstance(s, int | float) and s == s for s in samples)
     if not numbered or rows.duplicated([*key, "sample"]).any():
         rows["sample"] = rows.groupby(key, sort=False).cumcount()
     rows["rollout_id"] = [
