@@ -139,8 +139,10 @@ class PromptOrder:
         epoch, place = divmod(cursor, self.n_prompts)
         return _permutation(self.n_prompts, self.seed, epoch)[place]
 
-    def draw(self, cursor: int, seen: Collection[int] = ()) -> tuple[list[int], int]:
-        """Return the prompts of a round, and the cursor behind them.
+    def draw(
+        self, cursor: int, seen: Collection[int] = (), most: int | None = None
+    ) -> tuple[list[int], int]:
+        """Return the prompts of a round, `most` of them at most, and the cursor behind them.
 
         A prompt in `seen` is passed over, and so is one that an epoch's end has just drawn and the
         next epoch begins with: it waits for the epoch after. A step thus never contains a prompt
@@ -148,7 +150,8 @@ class PromptOrder:
         """
         passed = set(seen)
         drawn: list[int] = []
-        while len(drawn) < self.round_prompts and len(passed) < self.n_prompts:
+        size = self.round_prompts if most is None else min(most, self.round_prompts)
+        while len(drawn) < size and len(passed) < self.n_prompts:
             index = self.at(cursor)
             cursor += 1
             if index not in passed:
@@ -249,7 +252,7 @@ def collect_groups(
         cursor: where in it this step begins.
         carried: groups that the step before carried over.
         wanted: groups to train on.
-        dapo: `filter_groups` (False keeps every group), `max_rounds` and `surplus`.
+        dapo: `filter_groups` (False keeps every group), `max_rounds`, `round_size` and `surplus`.
 
     Raises:
         GeomrlError: no group survives.
@@ -262,7 +265,11 @@ def collect_groups(
     seen = {group[0].group for group in carried}
     rounds = 0
     while len(kept) < wanted and rounds < dapo.max_rounds:
-        drawn, cursor = order.draw(cursor, seen)
+        missing, fresh = wanted - len(kept), len(kept) - len(carried)
+        most = None
+        if dapo.round_size == "needed":
+            most = groups_to_draw(missing, kept=fresh, sampled=outcomes.total())
+        drawn, cursor = order.draw(cursor, seen, most)
         if not drawn:
             break
         seen.update(drawn)
@@ -299,6 +306,25 @@ def collect_groups(
         all_correct=all_correct,
         pass_rate=sum(verdicts) / len(verdicts) if verdicts else math.nan,
     )
+
+
+_SUFFICES = 1.645  # standard deviations: so many groups suffice 95 times in 100
+
+
+def groups_to_draw(missing: int, *, kept: int, sampled: int) -> int:
+    """Return how many groups to sample so that `missing` of them are likely kept.
+
+    With p the share that is kept, n groups keep n p of them, give or take the binomial's standard
+    deviation s = sqrt(n p (1 - p)). The answer is the least n with n p - 1.645 s >= missing. p is
+    Laplace's estimate (kept + 1) / (sampled + 2): one half before anything was sampled.
+
+    >>> groups_to_draw(100, kept=150, sampled=256), groups_to_draw(4, kept=252, sampled=256)
+    (190, 5)
+    """
+    p = (kept + 1) / (sampled + 2)
+    spread = _SUFFICES * math.sqrt(p * (1 - p))
+    root = (spread + math.sqrt(spread**2 + 4 * p * missing)) / (2 * p)  # of n
+    return math.ceil(root**2)
 
 
 def group_outcome(

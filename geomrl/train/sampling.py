@@ -121,10 +121,12 @@ class Sampler:
     def _generate(
         self, requests: Sequence[Request], sampling: Sampling, progress: Progress | None
     ) -> list[Completion]:
-        """Generate chunk by chunk, counting what is done."""
+        """Generate chunk by chunk, or all at once where the engine schedules; count what is done."""
         bar = Bar(progress)
         bar.set(0, len(requests))
-        size = self.config.rollout.chunk
+        # A chunk waits for its longest rollout: an engine that takes new ones meanwhile needs none.
+        whole = max(1, len(requests))
+        size = whole if self.engine.schedules else self.config.rollout.chunk
         return [
             completion
             for start in range(0, len(requests), size)

@@ -136,7 +136,12 @@ class RolloutSettings(Section):
     temperature: float = Field(
         default=1.0, description="Of the draws; log-probabilities are taken at it."
     )
-    chunk: int = Field(default=256, ge=1, description="Rollouts generated together, on each rank.")
+    chunk: int = Field(
+        default=256,
+        ge=1,
+        description="Rollouts generated together, on each rank. vLLM is given a whole round at once and"
+        " schedules it itself.",
+    )
     old_logprobs: Literal["auto", "trainer", "engine"] = Field(
         default="auto",
         description="Whose log-probabilities are the old policy's; auto: the trainer's where they"
@@ -219,6 +224,11 @@ class DapoConfig(Section):
     surplus: Literal["discard", "carry"] = Field(
         default="discard",
         description="Kept groups beyond prompts_per_step: dropped, or for the next step.",
+    )
+    round_size: Literal["full", "needed"] = Field(
+        default="full",
+        description="Prompts of a generation round: prompts_per_step, or only as many as should give"
+        " the groups still missing, by the share of groups kept so far.",
     )
     updates_per_rollout: int = Field(
         default=16, ge=1, description="Optimiser updates on a rollout batch."

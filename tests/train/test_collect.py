@@ -1,6 +1,7 @@
 """The data side of a training step: the order of prompts, and dynamic sampling."""
 
 import collections
+import math
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,13 @@ from samples import build_sample
 from geomrl.errors import GeomrlError
 from geomrl.problems.problem import Problem
 from geomrl.seeds import derive_rng
-from geomrl.train.dynamic_sampling import PromptOrder, TrainingPrompt, collect_groups, group_outcome
+from geomrl.train.dynamic_sampling import (
+    PromptOrder,
+    TrainingPrompt,
+    collect_groups,
+    group_outcome,
+    groups_to_draw,
+)
 from geomrl.train.sections import DapoConfig
 
 VERDICTS = ("correct", "wrong", "no_answer", "timeout")
@@ -254,6 +261,51 @@ def test_a_prompt_comes_once_a_step_even_over_an_epochs_end():
     following, later = collect(lambda i: MIXED, n=6, cursor=found.cursor)
     assert later.asked == [order.at(6 + i) for i in range(4)]
     assert len(following.groups) == 4
+
+
+# The size of a round.
+
+
+@given(st.integers(1, 200), st.integers(0, 300), st.integers(0, 300))
+def test_so_many_groups_are_drawn_that_they_mostly_suffice(missing, kept, others):
+    """By the binomial law itself, at the share that was assumed."""
+    n = groups_to_draw(missing, kept=kept, sampled=kept + others)
+    share = (kept + 1) / (kept + others + 2)
+    at_least = [binomial_tail(size, share, missing) for size in (n, max(n // 2, 1))]
+    assert at_least[0] > 0.9
+    assert n >= missing
+    if missing >= 10:
+        assert at_least[1] < 0.9  # and not many more than that
+
+
+def binomial_tail(n, p, least):
+    """The chance of `least` or more of n, term by term."""
+    logs = [
+        math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+        + k * math.log(p) + (n - k) * math.log1p(-p)
+        for k in range(least, n + 1)
+    ]  # fmt: skip
+    return math.fsum(map(math.exp, logs))
+
+
+def test_a_last_round_is_as_large_as_what_is_missing_asks_for():
+    full, plain = collect(lambda i: MIXED if i % 4 else WRONG, n=400, wanted=40, round_prompts=40)
+    needed, sized = collect(
+        lambda i: MIXED if i % 4 else WRONG, n=400, wanted=40, round_prompts=40,
+        round_size="needed", surplus="carry",
+    )  # fmt: skip
+    assert [len(asked) for asked in plain.rounds] == [40, 40]
+    first, last = (len(asked) for asked in sized.rounds)
+    assert (first, needed.counts["groups/short"]) == (40, 0)
+    assert last < 25
+    assert needed.groups == full.groups  # of the same prompts, in the same order
+    assert needed.cursor == first + last
+    following, later = collect(
+        lambda i: MIXED, n=400, wanted=40, round_prompts=40, cursor=needed.cursor,
+        carried=carried_groups(*range(300, 330)), round_size="needed",
+    )  # fmt: skip
+    assert 10 <= len(later.asked) < 40  # the first round too, where groups were carried
+    assert len(following.groups) == 40
 
 
 # Surplus groups.

@@ -11,7 +11,7 @@ from geomrl.errors import GeomrlError
 from geomrl.models.loading import LoadedModel
 from geomrl.models.names import resolve_model
 from geomrl.problems.problem import Problem
-from geomrl.rollout.engine import Completion, Sampling
+from geomrl.rollout.engine import Completion, Request, Sampling
 from geomrl.rollout.engines.transformers import TransformersEngine
 from geomrl.train.config import load_config
 from geomrl.train.dynamic_sampling import TrainingPrompt
@@ -141,14 +141,17 @@ def test_an_evaluation_longer_than_training_is_given_its_room(folder):
 class Cutting:
     """An engine that has room for three tokens, whatever it is asked for."""
 
+    def __init__(self, schedules=False):
+        self.schedules, self.calls = schedules, []
+
     def generate(self, requests, sampling, progress=None):
+        self.calls.append(len(requests))
         return [Completion([5, 6, 7], [-1.0] * 3, "length") for _ in requests]
 
 
-def test_a_response_that_an_engine_cuts_is_no_wrong_answer(folder):
-    config = load_config(config_file(folder))
+def sampler_of(engine, config):
     sampler = Sampler(
-        Cutting(),
+        engine,
         None,
         tokenizer=None,
         policy=None,
@@ -156,6 +159,20 @@ def test_a_response_that_an_engine_cuts_is_no_wrong_answer(folder):
         world=World(0, 1, torch.device("cpu")),
     )
     sampler._fresh = True
+    return sampler
+
+
+@pytest.mark.parametrize(("schedules", "calls"), [(False, [4, 4, 2]), (True, [10])])
+def test_an_engine_that_schedules_is_given_the_whole_round(schedules, calls, folder):
+    engine = Cutting(schedules)
+    sampler = sampler_of(engine, load_config(config_file(folder), ["rollout.chunk=4"]))
+    requests = [Request((1, 2), seed) for seed in range(10)]
+    assert len(sampler._generate(requests, Sampling(max_tokens=3), None)) == 10
+    assert engine.calls == calls
+
+
+def test_a_response_that_an_engine_cuts_is_no_wrong_answer(folder):
+    sampler = sampler_of(Cutting(), load_config(config_file(folder)))
     problem = Problem("1", "b", "?", "1", meta={})
     prompt = TrainingPrompt(
         index=0, problem=problem, prompt="?", prompt_kind="raw", prompt_ids=(1, 2)
