@@ -22,8 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from geomrl.errors import GeomrlError
 from geomrl.train.config import TrainConfig, override, read_yaml
-from geomrl.train.sections import Section
-from geomrl.train.values import RANDOM_ANCHOR, Kind, TrainAnchor, distinct
+from geomrl.train.values import RANDOM_ANCHOR, Kind, Section, TrainAnchor, distinct
 
 BASELINE = "baseline"
 DEFAULT = "default"

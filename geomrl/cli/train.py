@@ -38,6 +38,10 @@ def train(
         typer.Option("--out", help="Run directory; runs/train-<name of CONFIG> by default."),
     ] = None,
     change: Sets = None,
+    peak: Annotated[
+        float | None,
+        typer.Option(help="Dense bfloat16 TFLOP/s of a device that geomrl does not know, for MFU."),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
@@ -54,7 +58,8 @@ def train(
     `deepspeed` or `torchrun`: the headers of the larger configurations contain the exact commands.
     """
     run = out or Path("runs") / f"train-{config.stem}"
-    settings = _checked(config, change, run, dry_run=dry_run)
+    given = [f"log.peak={peak}"] if peak is not None else []
+    settings = _checked(config, [*(change or []), *given], run, dry_run=dry_run)
     if dry_run:
         return
     if "WORLD_SIZE" not in os.environ and settings.deepspeed.processes > 1:

@@ -132,8 +132,9 @@ class TrainingJob:
     """What an engine may know of the training that it samples for.
 
     `longest` is the number of tokens of the longest prompt with the longest response, `chunk` that of
-    requests in one call of `generate` at most (where the engine does not schedule them itself). `settings` is the engine's own section of the
-    configuration (`rollout.vllm`), None where it has none.
+    requests in one call of `generate` at most (where the engine does not schedule them itself).
+    `settings` is the engine's own section of the configuration (`rollout.vllm`), None where it has
+    none.
     """
 
     model: str

@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from geomrl.errors import GeomrlError
 from geomrl.files import disk_errors, read_json, read_parquet, write_json, write_parquet
 from geomrl.seeds import derive_seed
 from geomrl.train import memory
 from geomrl.train.batch import Sample, read_samples, samples_table
-from geomrl.train.deepspeed_engine import DeepSpeedEngine
+from geomrl.train.deepspeed_engine import DeepSpeedEngine, numel
 from geomrl.train.fingerprints import (
     COMPLETE,
     damage,
@@ -138,18 +137,13 @@ def checkpoint_bytes(engine: DeepSpeedEngine, *, model: bool) -> int:
     weights = list(engine.policy.parameters())
     return int(
         memory.checkpoint_bytes(
-            sum(map(_numel, weights)),
-            sum(_numel(weight) for weight in weights if weight.requires_grad),
+            sum(map(numel, weights)),
+            sum(numel(weight) for weight in weights if weight.requires_grad),
             number=weights[0].element_size(),
             zero=engine.raw.zero_optimization_stage(),
             model=model,
         )
     )
-
-
-def _numel(weight: nn.Parameter) -> int:
-    """Return a weight's elements; under ZeRO-3 its own tensor has none."""
-    return int(getattr(weight, "ds_numel", weight.numel()))
 
 
 def _complete(folder: Path, written: list[dict[str, dict[str, Any]]]) -> None:

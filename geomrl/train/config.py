@@ -17,22 +17,20 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from geomrl.errors import GeomrlError, MissingExtra
 from geomrl.train.losses import loss_row
+from geomrl.train.record_sections import CheckpointConfig, EvaluationConfig, LogConfig
 from geomrl.train.sections import (
     AlignmentConfig,
-    CheckpointConfig,
     DapoConfig,
     DataConfig,
     DeepSpeedConfig,
-    EvaluationConfig,
-    LogConfig,
     LoraConfig,
     MicroBatchConfig,
     ModelConfig,
     OptimiserConfig,
     RolloutSettings,
-    Section,
     VllmSettings,
 )
+from geomrl.train.values import Section
 
 __all__ = [
     "AlignmentConfig",

@@ -261,6 +261,11 @@ def whole_weights(weights: list[nn.Parameter]) -> Iterator[None]:
         yield
 
 
+def numel(weight: nn.Parameter) -> int:
+    """Return a weight's elements; under ZeRO-3 its own tensor has none."""
+    return int(getattr(weight, "ds_numel", weight.numel()))
+
+
 def check_deepspeed(config: TrainConfig) -> None:
     """Let DeepSpeed read its settings; their batch sizes are those of one rank, and follow the ranks.
 

@@ -11,6 +11,7 @@ a rollout.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -42,9 +43,11 @@ GAUGES: dict[str, tuple[str, str]] = {
     "entropy": ("entropy", ".3f"),
     "grad_norm": ("gradient norm", ".3g"),
     "time/tokens_per_second": ("tokens/s", ",.0f"),
+    "time/mfu": ("MFU", ".1%"),
 }
 """Metrics that are shown, in this order: their words and their format."""
 
+_OPTIONAL = ("time/mfu",)  # nothing is amiss where a device's peak is unknown
 _TEXT_BEFORE = 60  # characters of a response that are shown before its answer
 _TEXT_AFTER = 40
 _RECENT = 10  # the last so many steps tell the time left
@@ -113,7 +116,8 @@ class TrainDisplay:
         """
         if not self._show:
             return
-        now = {k: float(v) for k, v in metrics.items() if k in GAUGES and v is not None}
+        known = {k: float(v) for k, v in metrics.items() if k in GAUGES and v is not None}
+        now = {k: v for k, v in known.items() if k not in _OPTIONAL or math.isfinite(v)}
         self._latest |= now
         self._ends = [*self._ends, (step, time.monotonic())][-_RECENT:]
         left = self._time_left()

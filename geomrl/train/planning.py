@@ -109,6 +109,16 @@ def most_tokens(plan: Sequence[MicroBatches], tokens: Sequence[int]) -> list[int
     ]
 
 
+def padded_share(plan: Sequence[MicroBatches], lengths: Sequence[int]) -> float:
+    """Return which share of all computed tokens is padding.
+
+    >>> padded_share([[[0, 1]], [[2]]], [3, 1, 4])
+    0.2
+    """
+    batches = [[lengths[i] for i in batch] for batches in plan for batch in batches if batch]
+    return 1 - sum(map(sum, batches)) / sum(len(batch) * max(batch) for batch in batches)
+
+
 def cut_groups(plan: Sequence[MicroBatches], groups: Mapping[int, int]) -> set[int]:
     """Return the groups whose rollouts lie in more than one micro-batch.
 

@@ -3,16 +3,19 @@
 FLOPs are those that the mathematics of a phase asks for, a multiplication and an addition counted
 as two: matrix products alone, as in PaLM (Chowdhery et al. 2022, arXiv 2204.02311, appendix B) and
 Megatron-LM (Narayanan et al. 2021, arXiv 2104.04473, section 5.1). What is computed beyond that
-(padding, recomputed activations, a prompt read again for each of its rollouts, the alignment
-table's pass) is not counted, so that none of it makes a run look better. Unlike there, attention
+(padding, recomputed activations, a prompt that sampling reads again for each of its rollouts, the
+alignment table's pass) is not counted, so that none of it makes a run look better. Unlike there, attention
 counts each token with those before it alone (half of the square), and the head the scored tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geomrl.train.batch import Sample
 
 PEAKS: tuple[tuple[str, float], ...] = (
     ("B200", 2250.0),  # NVIDIA HGX B200 datasheet: 36 PFLOP/s sparse for eight
@@ -183,29 +186,65 @@ class Work:
 
 
 def rates(
-    work: dict[str, Work], seconds: dict[str, float], *, devices: int, peak: float | None
+    work: Mapping[str, Work], seconds: Mapping[str, float], *, devices: int, peak: float | None
 ) -> dict[str, float]:
-    """Return TFLOP/s and MFU of each device, by phase and for the whole step.
+    """Return TFLOP/s and MFU of a device, by phase and for the whole step, and tokens per second.
+
+    >>> found = rates({"update": Work(6e12, 50)}, {"step": 4.0, "update": 2.0}, devices=3, peak=4.0)
+    >>> found["time/tflops"], found["time/mfu"], found["time/mfu/update"]
+    (0.5, 0.125, 0.25)
 
     Args:
         work: by phase; one without any is left out.
-        seconds: by phase, and of the whole `step`.
+        seconds: by phase, and of the whole "step".
         devices: ranks.
         peak: TFLOP/s of a device; None: unknown, and MFU is NaN (null in the log).
     """
-    done = {phase: each.flops for phase, each in work.items() if each.flops}
     found: dict[str, float] = {}
-    for phase, flops in {"": sum(done.values()), **done}.items():
-        key = f"/{phase}" if phase else ""
-        reached = flops / (seconds[phase or "step"] * devices) / 1e12
-        found[f"time/tflops{key}"] = reached
-        found[f"time/mfu{key}"] = reached / peak if peak else float("nan")
+    whole = sum((each.flops for each in work.values()), 0.0)
+    by_phase = {f"/{phase}": (each.flops, seconds[phase]) for phase, each in work.items()}
+    for key, (flops, took) in {"": (whole, seconds["step"]), **by_phase}.items():
+        if flops:
+            reached = flops / (took * devices) / 1e12
+            found[f"time/tflops{key}"] = reached
+            found[f"time/mfu{key}"] = reached / peak if peak else float("nan")
+    if (sampled := work.get("generate")) and sampled.tokens:
+        found["time/generated_tokens_per_second"] = sampled.tokens / seconds["generate"]
     return found
 
 
-def rollout_work(flops: ModelFlops, groups: Iterable[tuple[int, Sequence[int]]]) -> Work:
-    """Return what reading or sampling some groups takes: (prompt tokens, each response's tokens)."""
+def sampling_work(flops: ModelFlops, groups: Iterable[Sequence[Sample]]) -> Work:
+    """Return what sampling groups of one prompt each takes; the prompt is read once."""
     total = Work()
-    for prompt, responses in groups:
-        total += Work(flops.forward(prompt, responses), sum(responses))
+    for group in groups:
+        lengths = [len(sample.response_ids) for sample in group]
+        total += Work(flops.forward(len(group[0].prompt_ids), lengths), sum(lengths))
     return total
+
+
+def scoring_work(flops: ModelFlops, samples: Iterable[Sample]) -> Work:
+    """Return what the log-probabilities of rollouts take."""
+    return _total((flops.forward(p, [r]), r) for p, r in map(_lengths, samples))
+
+
+def update_work(flops: ModelFlops, samples: Iterable[Sample]) -> Work:
+    """Return what the gradient of a loss on rollouts takes."""
+    return _total((flops.update(p, r), r) for p, r in map(_lengths, samples))
+
+
+def _lengths(sample: Sample) -> tuple[int, int]:
+    return len(sample.prompt_ids), len(sample.response_ids)
+
+
+def _total(parts: Iterable[tuple[float, int]]) -> Work:
+    flops, tokens = zip(*parts, strict=True)
+    return Work(sum(flops), sum(tokens))
+
+
+def peak_here(given: float | None) -> float | None:
+    """Return the peak of this process's device in TFLOP/s: as given, or the table's for its name."""
+    import torch
+
+    if given is not None or not torch.cuda.is_available():
+        return given
+    return peak_of(torch.cuda.get_device_name())

@@ -27,13 +27,14 @@ from geomrl.rollout.engine import TrainingEngine
 from geomrl.seeds import derive_seed
 from geomrl.train.adapters import adapters_off
 from geomrl.train.config import TrainConfig, override
-from geomrl.train.deepspeed_engine import DeepSpeedEngine, partitioned_loading
+from geomrl.train.deepspeed_engine import DeepSpeedEngine, numel, partitioned_loading
 from geomrl.train.display import TrainDisplay
 from geomrl.train.dynamic_sampling import PromptOrder, TrainingPrompt, training_prompts
 from geomrl.train.job import rollout_engine, training_job
 from geomrl.train.metrics_log import MetricsLog
 from geomrl.train.policy import Policy, prepare_model
 from geomrl.train.positions import AnchorFinder
+from geomrl.train.rates import ModelFlops, model_flops, peak_here
 from geomrl.train.sampling import Sampler
 from geomrl.train.self_check import check_training
 from geomrl.train.world import World
@@ -68,6 +69,9 @@ class Setup:
     held_out: list[TrainingPrompt]
     log: MetricsLog
     display: TrainDisplay
+    flops: ModelFlops
+    peak: float | None
+    """TFLOP/s of a device; None where unknown."""
 
 
 @contextmanager
@@ -126,6 +130,8 @@ def build(
             held_out=held_out,
             log=log,
             display=display,
+            flops=_flops(config, policy),
+            peak=peak_here(config.log.peak),
         )
 
 
@@ -180,6 +186,16 @@ def _policy(config: TrainConfig, world: World) -> Policy:
         seed=derive_seed(config.seed, "adapters"),
     )
     return _scorer(prepared, config)
+
+
+def _flops(config: TrainConfig, policy: Policy) -> ModelFlops:
+    """Return what the policy's matrix products are made of."""
+    trained = [numel(weight) for weight in policy.parameters() if weight.requires_grad]
+    return model_flops(
+        policy.model.config,
+        adapters=sum(trained) if config.model.lora is not None else None,
+        trust_remote_code=config.model.trust_remote_code,
+    )
 
 
 def _with_layer_names(config: TrainConfig, policy: Policy) -> TrainConfig:

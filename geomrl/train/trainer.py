@@ -33,6 +33,7 @@ from geomrl.train.display import TrainDisplay
 from geomrl.train.dynamic_sampling import Collected, TrainingPrompt, collect_groups
 from geomrl.train.held_out import evaluate
 from geomrl.train.preflight import check
+from geomrl.train.rates import Work, rates, sampling_work
 from geomrl.train.setup import Setup, build
 from geomrl.train.start import go_on, open_run
 from geomrl.train.update_phase import Tick, update_phase
@@ -109,7 +110,7 @@ def training_step(setup: Setup, state: TrainState, step: int, tick: Tick) -> dic
     started = time.perf_counter()
     with timed("generate") as generating:
         tick("generate")
-        collected = _collect(setup, state, step)
+        collected, sampled = _collect(setup, state, step)
         samples = _trained_samples(collected, config)
         setup.sampler.sleep()
     learnt = update_phase(setup, samples, step=step, updates=state.updates, tick=tick)
@@ -119,21 +120,35 @@ def training_step(setup: Setup, state: TrainState, step: int, tick: Tick) -> dic
     metrics = _rollout_metrics(samples, collected) | learnt.metrics
     _check_mismatch(metrics["mismatch/mean"], config, step)
     _write_rollouts(setup, samples, step)
-    total = time.perf_counter() - started
-    rate = metrics["tokens"] / total
-    times = {"time/step": total, "time/tokens_per_second": rate}
-    return metrics | times | generating
+    metrics |= generating | {"time/step": time.perf_counter() - started}
+    return metrics | _pace(setup, metrics, {"generate": sampled, **learnt.work})
 
 
-def _collect(setup: Setup, state: TrainState, step: int) -> Collected:
-    """Return the groups of one step, by dynamic sampling: those that are partly correct."""
+def _pace(setup: Setup, metrics: dict[str, float], work: dict[str, Work]) -> dict[str, float]:
+    """Return the step's rates: tokens, model FLOPs and MFU."""
+    devices = setup.world.size
+    seconds = {phase: metrics[f"time/{phase}"] for phase in ("step", *work)}
+    rate = metrics["tokens"] / seconds["step"]
+    return {
+        "time/tokens_per_second": rate,
+        "time/tokens_per_second_device": rate / devices,
+        **rates(work, seconds, devices=devices, peak=setup.peak),
+    }
+
+
+def _collect(setup: Setup, state: TrainState, step: int) -> tuple[Collected, Work]:
+    """Return the groups of one step, by dynamic sampling: those that are partly correct.
+
+    With them comes what all sampling took, that of groups which were dropped too.
+    """
     config = setup.config
+    work: list[Work] = []
 
     def sample(prompts: list[TrainingPrompt], number: int) -> list[list[Sample]]:
         def progress(done: int, total: int) -> None:
             setup.display.phase(f"generate {number + 1}", done, total)
 
-        return setup.sampler.sample(
+        groups = setup.sampler.sample(
             prompts,
             config.rollout.samples,
             _sampling(config),
@@ -142,8 +157,10 @@ def _collect(setup: Setup, state: TrainState, step: int) -> Collected:
             purpose=("train", step),
             progress=progress,
         )
+        work.append(sampling_work(setup.flops, groups))
+        return groups
 
-    return collect_groups(
+    collected = collect_groups(
         sample,
         setup.prompts,
         order=setup.order,
@@ -152,6 +169,7 @@ def _collect(setup: Setup, state: TrainState, step: int) -> Collected:
         wanted=config.data.prompts_per_step,
         dapo=config.dapo,
     )
+    return collected, sum(work, Work())
 
 
 def _sampling(config: TrainConfig) -> Sampling:

@@ -25,7 +25,7 @@ from geomrl.train.deepspeed_engine import Engine
 from geomrl.train.job import rollout_engine
 from geomrl.train.minibatch import MiniBatch, Piece, collate
 from geomrl.train.passes import run_policy
-from geomrl.train.planning import most_tokens, plan_micro_batches
+from geomrl.train.planning import most_tokens, padded_share, plan_micro_batches
 from geomrl.train.policy import head_calls
 
 
@@ -116,7 +116,8 @@ def optimiser_step(
     metrics = _combined(engine, tally)
     found, states = term.finish() if term is not None else ({}, None)
     norm = engine.step(learning_rate)
-    metrics |= {**found, "grad_norm": norm, "lr": learning_rate}
+    padding = padded_share(plan, batch.lengths)
+    metrics |= {**found, "grad_norm": norm, "lr": learning_rate, "time/padding": padding}
     return UpdateResult(metrics, states)
 
 

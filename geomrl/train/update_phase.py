@@ -18,6 +18,7 @@ from geomrl.train.minibatch import MiniBatch
 from geomrl.train.passes import score
 from geomrl.train.planning import group_members, groups_fit
 from geomrl.train.positions import alignment_labels, alignment_weight
+from geomrl.train.rates import Work, scoring_work, update_work
 from geomrl.train.setup import Setup
 from geomrl.train.update import mean_metrics, optimiser_step
 
@@ -27,10 +28,11 @@ Tick = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Learnt:
-    """What the update phase did: metrics to log, and those of each optimiser update."""
+    """What the update phase did: metrics to log, those of each optimiser update, work by phase."""
 
     metrics: dict[str, float]
     updates: list[dict[str, float]]
+    work: dict[str, Work]
 
 
 def update_phase(
@@ -74,7 +76,10 @@ def update_phase(
     if alignment is not None:
         metrics |= _gauges(alignment.layers[-1], batches, states, len(samples))
         metrics["weight/align"] = weight
-    return Learnt(metrics | scoring | updating, found)
+    work = {"update": update_work(setup.flops, samples)}
+    if _scores(config):
+        work["old_logprobs"] = scoring_work(setup.flops, samples)
+    return Learnt(metrics | scoring | updating, found, work)
 
 
 def learning_rate(config: TrainConfig, updates: int) -> float:
@@ -97,11 +102,11 @@ def _mini_batches(
     anchors = None
     if alignment is not None:
         anchors = [setup.finder.alignment_position(s, alignment.anchor) for s in samples]
-    old_table = alignment is not None and alignment.table == "old_logprobs"
+    old_table = _reads_old_table(config)
     mode = config.rollout.old_logprobs
     scored: list[torch.Tensor] | None = None
     states: Table = {}
-    if mode == "trainer" or old_table or (mode == "auto" and updates > 1):
+    if _scores(config):
         reads = alignment is not None and (old_table or _table_helps(alignment, samples, config))
         scored, states = score(
             setup.engine,
@@ -140,6 +145,16 @@ def _mini_batches(
         used = bool(states) and (old_table or number == 0)
         tables.append({k: v[rows] for k, v in states.items()} if used else None)
     return batches, tables
+
+
+def _reads_old_table(config: TrainConfig) -> bool:
+    return config.alignment is not None and config.alignment.table == "old_logprobs"
+
+
+def _scores(config: TrainConfig) -> bool:
+    """Say whether a pass for old log-probabilities is made."""
+    mode, updates = config.rollout.old_logprobs, config.dapo.updates_per_rollout
+    return mode == "trainer" or _reads_old_table(config) or (mode == "auto" and updates > 1)
 
 
 def _table_helps(alignment: AlignmentConfig, samples: list[Sample], config: TrainConfig) -> bool:

@@ -1,11 +1,14 @@
-"""Checked values of a training configuration: layers, anchors, markers, templates, and their names."""
+"""Checked values of a training configuration: layers, anchors, markers, templates, and their names.
+
+With them what all its sections have in common (`Section`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 from geomrl.errors import GeomrlError
@@ -15,6 +18,15 @@ from geomrl.problems.prompts import fill_template
 from geomrl.rollout.engines import ENGINES
 from geomrl.train.losses import LOSSES
 from geomrl.verify.marker import parse_marker
+
+
+class Section(BaseModel):
+    """Settings that belong together: unknown keys are faults, and nothing changes once it is made."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
 
 Arm = Literal["correct", "wrong", "shuffled_correct", "shuffled_groups"]
 Table = Literal["auto", "groups", "refresh", "old_logprobs"]

@@ -24,7 +24,8 @@ from geomrl.probe.extraction import ExtractionConfig
 from geomrl.probe.response import lay_out
 from geomrl.probe.steps import read_states, replace_anchor
 from geomrl.runs.run import open_run
-from geomrl.train.sections import AlignmentConfig, EvaluationConfig
+from geomrl.train.record_sections import EvaluationConfig
+from geomrl.train.sections import AlignmentConfig
 from geomrl.verify.marker import parse_marker
 from geomrl.viz import profiles
 from geomrl.viz.tables import anchor_label, ordered
