@@ -59,7 +59,8 @@ def test_every_metric_is_finite(runs):
     lines = metrics(runs / "rich")
     assert [line["step"] for line in lines] == [1, 2]
     for line in lines:
-        wrong = {k: v for k, v in line.items() if v is None or not math.isfinite(v)}
+        known = {k: v for k, v in line.items() if not k.startswith("time/mfu")}  # of a CPU: unknown
+        wrong = {k: v for k, v in known.items() if v is None or not math.isfinite(v)}
         assert wrong == {}
 
 
