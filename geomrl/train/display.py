@@ -28,6 +28,7 @@ from geomrl.verify.marker import BOXED, find_to_show, parse_marker
 
 if TYPE_CHECKING:
     from geomrl.train.batch import Sample
+    from geomrl.train.watchdog import Watchdog
 
 GAUGES: dict[str, tuple[str, str]] = {
     "reward/mean": ("reward", ".2f"),
@@ -60,10 +61,18 @@ class TrainDisplay:
         total_steps: training steps of the whole run.
         show: False shows nothing at all.
         console: where to; standard error by default.
+        watchdog: takes every phase for progress.
     """
 
-    def __init__(self, total_steps: int, show: bool = True, console: Console | None = None) -> None:
+    def __init__(
+        self,
+        total_steps: int,
+        show: bool = True,
+        console: Console | None = None,
+        watchdog: Watchdog | None = None,
+    ) -> None:
         self._total = total_steps
+        self._watchdog = watchdog
         self._show = show
         self._console = console or Console(stderr=True)
         self._latest: dict[str, float] = {}  # a metric stays until a later step has it again
@@ -103,6 +112,8 @@ class TrainDisplay:
             done: how much of it is done, in any unit.
             total: how much there is; None where that is not known.
         """
+        if self._watchdog is not None:
+            self._watchdog.see(name, done, total)
         if self._live is None:
             return
         self._bars.update(self._phase, description=name, completed=done, total=total)

@@ -69,6 +69,12 @@ class LogConfig(Section):
         default=1, ge=0, description="Write every so many steps' rollouts; 0 never."
     )
     show_rollouts: int = Field(default=2, ge=0, description="Sample rollouts shown a step.")
+    stalled_after: float | None = Field(
+        default=900.0,
+        gt=0,
+        description="Seconds without progress after which a rank says what it does, or whom it waits"
+        " for; None: never.",
+    )
     peak: float | None = Field(
         default=None,
         gt=0,

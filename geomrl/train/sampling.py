@@ -91,6 +91,7 @@ class Sampler:
         )
         _check_lengths(completions, sampling)
         texts = [response_text(self.tokenizer, c.ids, c.finish_reason) for c in completions]
+        self.world.watchdog.see("grade")
         grades = self.verifier.grade(texts, [p.problem.gold for p, _, _ in planned])
         samples = [
             self._sample(
@@ -114,6 +115,7 @@ class Sampler:
                 # What torch keeps of the update's memory, an engine's own allocator cannot have.
                 gc.collect()
                 torch.cuda.empty_cache()
+            self.world.watchdog.see("push weights")
             self.engine.wake()
             self.engine.load_weights(named_weights(self.policy))
             self._fresh = True

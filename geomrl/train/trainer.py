@@ -69,8 +69,11 @@ def train(
         stack.enter_context(user_code_as_it_is())
         lines = check(config, world_size(), run)
         world = stack.enter_context(join_world())
+        stack.enter_context(world.watchdog.watch(config.log.stalled_after))
         start = stack.enter_context(open_run(config, run, world, resume=resume))
-        display = stack.enter_context(TrainDisplay(config.steps, show=show and is_first()))
+        display = stack.enter_context(
+            TrainDisplay(config.steps, show=show and is_first(), watchdog=world.watchdog)
+        )
         for line in start.lines:
             display.say(line)
         setup = stack.enter_context(

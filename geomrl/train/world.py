@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from geomrl.errors import GeomrlError
+from geomrl.train.watchdog import Watchdog
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)
@@ -23,12 +24,16 @@ PATIENCE = timedelta(hours=2)
 
 @dataclass(frozen=True)
 class World:
-    """This process's place among `size` ranks. `objects` is the group that carries Python objects."""
+    """This process's place among `size` ranks.
+
+    `objects` is the group that carries Python objects; `watchdog` knows when the others are waited for.
+    """
 
     rank: int
     size: int
     device: torch.device
     objects: Any = field(default=None, repr=False)
+    watchdog: Watchdog = field(default_factory=Watchdog, repr=False, compare=False)
 
     @property
     def first(self) -> bool:
@@ -40,7 +45,8 @@ class World:
         if self.size == 1:
             return [value]
         found: list[Any] = [None] * self.size
-        dist.all_gather_object(found, value, group=self.objects)
+        with self.watchdog.waiting():
+            dist.all_gather_object(found, value, group=self.objects)
         return found
 
     def sums(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -84,7 +90,8 @@ class World:
     def barrier(self) -> None:
         """Wait for all ranks."""
         if self.size > 1:
-            dist.barrier(group=self.objects)
+            with self.watchdog.waiting():
+                dist.barrier(group=self.objects)
 
 
 def world_size() -> int:
@@ -120,7 +127,8 @@ def join_world() -> Iterator[World]:
                 dist.init_process_group(backend, init_method=store, rank=0, world_size=1)
         objects = dist.new_group(backend="gloo", timeout=PATIENCE) if cuda else None
         try:
-            yield World(dist.get_rank(), dist.get_world_size(), device, objects)
+            rank = dist.get_rank()
+            yield World(rank, dist.get_world_size(), device, objects, Watchdog(rank))
         finally:
             if made:
                 dist.destroy_process_group()
