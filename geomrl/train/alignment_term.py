@@ -23,7 +23,7 @@ from geomrl.train.losses import loss_row
 from geomrl.train.minibatch import AlignmentLabels, MiniBatch, Piece
 from geomrl.train.passes import read_states, stack_states
 from geomrl.train.planning import MicroBatches, cut_groups
-from geomrl.train.sections import AlignmentConfig
+from geomrl.train.sections import AlignmentConfig, MicroBatchConfig
 
 Table = dict[str, Float[Tensor, "rows hidden"]]
 """Anchor states by layer; one row a rollout that has an anchor, in the rollouts' order."""
@@ -44,7 +44,7 @@ class AlignmentTerm:
         weight: of the loss. At 0 states are read and gauged, and the step is bit for bit one
             without alignment.
         plan: the ranks' micro-batches.
-        budget: padded tokens of a forward.
+        micro_batch: the configuration's section, for a pass of its own.
         table: anchor states from an earlier pass.
 
     Raises:
@@ -60,7 +60,7 @@ class AlignmentTerm:
         *,
         weight: float,
         plan: Sequence[MicroBatches],
-        budget: int,
+        micro_batch: MicroBatchConfig,
         table: Table | None = None,
     ) -> None:
         if batch.labels is None or batch.anchors is None:
@@ -88,7 +88,7 @@ class AlignmentTerm:
                     batch=batch,
                     rollouts=own,
                     layers=settings.layers,
-                    budget=budget,
+                    micro_batch=micro_batch,
                 )
             else:
                 chosen = {layer: states[rows] for layer, states in table.items()}
@@ -235,7 +235,7 @@ def _refresh(
     batch: MiniBatch,
     rollouts: Sequence[int],
     layers: Sequence[str],
-    budget: int,
+    micro_batch: MicroBatchConfig,
 ) -> Table:
     """Read some rollouts' anchor states under the present weights, in a pass of their own."""
     anchors = batch.anchors or []
@@ -245,7 +245,8 @@ def _refresh(
         sequences=[batch.samples[i].ids for i in rollouts],
         positions=[[anchor] for i in rollouts if (anchor := anchors[i]) is not None],
         layers=layers,
-        budget=budget,
+        budget=micro_batch.tokens,
+        packing=micro_batch.packing,
     )
 
 

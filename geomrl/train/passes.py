@@ -15,7 +15,7 @@ from geomrl.progress import Progress
 from geomrl.train.batch import Sample
 from geomrl.train.deepspeed_engine import Runner
 from geomrl.train.minibatch import pad, response_tokens
-from geomrl.train.planning import most_tokens, plan_micro_batches
+from geomrl.train.planning import Packing, most_tokens, plan_micro_batches
 from geomrl.train.policy import head_calls
 
 T = TypeVar("T")
@@ -30,6 +30,7 @@ def score(
     extractor: Extractor | None = None,
     anchors: Sequence[int | None] = (),
     layers: Sequence[str] = (),
+    packing: Packing = "by_length",
     progress: Progress | None = None,
 ) -> tuple[list[Float[Tensor, " response"]], dict[str, Float[Tensor, "anchored hidden"]]]:
     """Return every response's log-probabilities under the present weights, on all ranks.
@@ -38,7 +39,7 @@ def score(
     None where there is none), from the same forwards: by layer, in the order of the rollouts.
     """
     lengths = [sample.n_tokens for sample in samples]
-    plan, most = _plan(engine, lengths, budget, [len(s.response_ids) for s in samples])
+    plan, most = _plan(engine, lengths, budget, [len(s.response_ids) for s in samples], packing)
     device = engine.world.device
     logprobs: dict[int, Tensor] = {}
     states: dict[int, dict[str, Tensor]] = {}
@@ -75,6 +76,7 @@ def read_states(
     layers: Sequence[str],
     *,
     budget: int,
+    packing: Packing = "by_length",
     progress: Progress | None = None,
 ) -> dict[str, Float[Tensor, "positions hidden"]]:
     """Return states at chosen positions under the present weights, on all ranks.
@@ -89,6 +91,7 @@ def read_states(
         positions: of each sequence, which of its states to read; none is allowed.
         layers: layer names.
         budget: padded tokens of a forward.
+        packing: how sequences are packed (`planning.plan_micro_batches`).
         progress: called with (forwards done, of all).
 
     Returns:
@@ -99,7 +102,7 @@ def read_states(
         list(ids[: max(at) + 1]) if at else [] for ids, at in zip(sequences, positions, strict=True)
     ]
     used = [i for i, at in enumerate(positions) if at]
-    plan, _ = _plan(engine, [len(cut[i]) for i in used], budget, [0] * len(used))
+    plan, _ = _plan(engine, [len(cut[i]) for i in used], budget, [0] * len(used), packing)
     empty = _long([], device)
     nothing = {"sequence": empty, "position": empty, "targets": empty}
     states: dict[int, dict[str, Tensor]] = {}
@@ -149,7 +152,7 @@ def _joined(engine: Runner, mine: Mapping[int, T]) -> dict[int, T]:
 
 
 def _plan(
-    engine: Runner, lengths: Sequence[int], budget: int, tokens: Sequence[int]
+    engine: Runner, lengths: Sequence[int], budget: int, tokens: Sequence[int], packing: Packing
 ) -> tuple[list[list[int]], list[int]]:
     """Return this rank's micro-batches, and for each the most tokens that any rank scores in it.
 
@@ -161,6 +164,7 @@ def _plan(
         budget=budget,
         keep_groups=False,
         world=engine.world.size,
+        packing=packing,
     )
     return plan[engine.world.rank], most_tokens(plan, tokens)
 

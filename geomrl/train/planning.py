@@ -7,7 +7,9 @@ only decides how much padding is computed and whether a group's rollouts are met
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
+Packing = Literal["by_length", "balanced"]
 MicroBatches = list[list[int]]
 """One rank's micro-batches, each a list of rollouts by their index; an empty one only keeps step
 with the other ranks."""
@@ -20,11 +22,14 @@ def plan_micro_batches(
     budget: int,
     keep_groups: bool,
     world: int = 1,
+    packing: Packing = "by_length",
 ) -> list[MicroBatches]:
     """Return each rank's micro-batches; all ranks have equally many.
 
-    Ranks get about equal numbers of tokens, and each packs sequences of similar length. A group
-    that fits the budget stays whole with `keep_groups`; a rollout longer than the budget runs alone.
+    "by_length": ranks get about equal numbers of tokens, and each packs sequences of similar length.
+    "balanced": of that plan and some others (`_dealt`) the one in which ranks that wait for each other
+    after every micro-batch are done first. A group that fits the budget stays whole with `keep_groups`;
+    a rollout longer than the budget runs alone.
 
     >>> plan_micro_batches([3, 9, 2, 8], [0, 1, 0, 1], budget=18, keep_groups=True)
     [[[1, 3], [0, 2]]]
@@ -37,18 +42,68 @@ def plan_micro_batches(
         budget: rows times longest sequence of a micro-batch, at most.
         keep_groups: keep rollouts of one group together where they fit.
         world: number of ranks.
+        packing: see above.
     """
     units = _units(lengths, groups, budget, keep_groups)
     units.sort(key=lambda unit: (-max(lengths[i] for i in unit), unit))
+    plan = _shared_out(units, lengths, budget, world)
+    if packing == "by_length":
+        return plan
+    budgets = [budget * tenths // 10 for tenths in range(10, 4, -1)]
+    plans = [plan, *(_dealt(units, lengths, limit, world) for limit in budgets)]
+    return min(plans, key=lambda plan: (lockstep_tokens(plan, lengths), len(plan[0])))
+
+
+def lockstep_tokens(plan: Sequence[MicroBatches], lengths: Sequence[int]) -> int:
+    """Return the padded tokens of a rank where each micro-batch takes as long as the largest beside it.
+
+    >>> lockstep_tokens([[[0, 1], [3]], [[2], []]], [3, 1, 4, 2])
+    8
+    """
+    return sum(
+        max(len(batch) * max((lengths[i] for i in batch), default=0) for batch in beside)
+        for beside in zip(*plan, strict=True)
+    )
+
+
+def _shared_out(
+    units: Sequence[list[int]], lengths: Sequence[int], budget: int, world: int
+) -> list[MicroBatches]:
+    """Share units out to ranks, and let each pack its own."""
     shares: list[list[list[int]]] = [[] for _ in range(world)]
     loads = [0] * world
     for unit in units:  # longest first, to the rank with the least so far
         rank = loads.index(min(loads))
         shares[rank].append(unit)
         loads[rank] += sum(lengths[i] for i in unit)
-    packed = [_pack(share, lengths, budget) for share in shares]
-    most = max(len(batches) for batches in packed)
-    return [batches + [[] for _ in range(most - len(batches))] for batches in packed]
+    return _even([_pack(share, lengths, budget) for share in shares])
+
+
+def _dealt(
+    units: Sequence[list[int]], lengths: Sequence[int], budget: int, world: int
+) -> list[MicroBatches]:
+    """Pack units of falling length for all ranks at once (first fit), and deal out by falling cost."""
+    batches: MicroBatches = []
+    longest: list[int] = []
+    for unit in units:
+        fits = (
+            n for n, rows in enumerate(batches) if (len(rows) + len(unit)) * longest[n] <= budget
+        )
+        place = next(fits, None)
+        if place is None:
+            batches.append(list(unit))
+            longest.append(max(lengths[i] for i in unit))
+        else:
+            batches[place] += unit
+    costs = [len(rows) * tokens for rows, tokens in zip(batches, longest, strict=True)]
+    order = sorted(range(len(batches)), key=lambda n: (-costs[n], n))
+    return _even([[batches[n] for n in order[rank::world]] for rank in range(world)])
+
+
+def _even(plan: list[MicroBatches]) -> list[MicroBatches]:
+    """Give all ranks equally many micro-batches, the last ones empty."""
+    most = max(len(batches) for batches in plan)
+    return [batches + [[] for _ in range(most - len(batches))] for batches in plan]
 
 
 def group_members(groups: Sequence[int]) -> list[list[int]]:

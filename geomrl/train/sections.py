@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from geomrl.train.losses import loss_row
+from geomrl.train.planning import Packing
 from geomrl.train.values import (
     Arm,
     DeepSpeedExtra,
@@ -324,6 +325,11 @@ class MicroBatchConfig(Section):
     )
     keep_groups: bool = Field(
         default=True, description="Keep a problem's rollouts together where they fit."
+    )
+    packing: Packing = Field(
+        default="by_length",
+        description="by_length: each rank packs rollouts of similar length; balanced: the best of"
+        " several plans for ranks that wait for each other, which is less padding on several.",
     )
 
 

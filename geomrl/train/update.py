@@ -83,12 +83,13 @@ def optimiser_step(
         budget=config.micro_batch.tokens,
         keep_groups=config.micro_batch.keep_groups,
         world=engine.world.size,
+        packing=config.micro_batch.packing,
     )
     term = None
     if extractor is not None and config.alignment is not None:
         term = AlignmentTerm(
             engine, extractor, batch, config.alignment,
-            weight=weight, plan=plan, budget=config.micro_batch.tokens, table=table,
+            weight=weight, plan=plan, micro_batch=config.micro_batch, table=table,
         )  # fmt: skip
     shares = _token_weights(batch, config)
     tally = _Tally()

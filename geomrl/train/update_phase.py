@@ -112,6 +112,7 @@ def _mini_batches(
             setup.engine,
             samples,
             budget=budget,
+            packing=config.micro_batch.packing,
             extractor=setup.extractor if reads else None,
             anchors=anchors or [],
             layers=alignment.layers if alignment is not None and reads else [],
@@ -119,7 +120,9 @@ def _mini_batches(
         )
     reference = None
     if setup.reference is not None:
-        reference = score(setup.reference, samples, budget=budget)[0]
+        reference = score(
+            setup.reference, samples, budget=budget, packing=config.micro_batch.packing
+        )[0]
     row = {i: r for r, i in enumerate(i for i, a in enumerate(anchors or []) if a is not None)}
     batches: list[MiniBatch] = []
     tables: list[Table | None] = []
