@@ -1,18 +1,23 @@
 """A rank of tests/train/test_deepspeed.py: three SGD steps under every ZeRO stage; saves weights."""
 
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import torch
+from tiny import byte_level_tokenizer
 from training import (
     build_batch,
     build_config,
     build_policy,
     build_samples,
     plain_extractor,
+    tensor_bytes,
 )
 
+from geomrl.train import checkpoint
 from geomrl.train.deepspeed_engine import DeepSpeedEngine
 from geomrl.train.update import optimiser_step
 from geomrl.train.weights import named_weights
@@ -72,7 +77,25 @@ def train(world, zero, checkpointing):
         )  # fmt: skip
         norms.append(result.metrics["grad_norm"])
         weights.append({k: v.clone() for k, v in named_weights(policy)})
-    return {"norms": norms, "weights": weights}
+    return {"norms": norms, "weights": weights, "saving": growth_of_a_save(engine)}
+
+
+def growth_of_a_save(engine):
+    """By rank, the most bytes of tensors that saving the model adds; and the largest weight's."""
+
+    def watched(policy):
+        for name, weight in named_weights(policy):
+            held.append(tensor_bytes() - before)
+            yield name, weight
+            largest.append(weight.nbytes)
+
+    held, largest, before = [], [], tensor_bytes()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        mock.patch.object(checkpoint, "named_weights", watched),
+    ):
+        checkpoint.write_model(Path(folder), engine, byte_level_tokenizer())
+    return {"held": engine.world.gather(max(held)), "largest": max(largest), "all": sum(largest)}
 
 
 if __name__ == "__main__":

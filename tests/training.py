@@ -1,6 +1,8 @@
 """Builders for the training tests: a tiny policy, rollouts that look real, and plain references."""
 
+import gc
 import socket
+import warnings
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 
@@ -96,6 +98,14 @@ def build_policy(dtype=torch.float32, seed=0, checkpointing=False, **overrides):
     model = build_model("Qwen3", seed, tie_word_embeddings=True, **overrides).to(dtype)
     prepared = prepare_model(model, activation_checkpointing=checkpointing)
     return Policy(prepared, head_chunk=16)
+
+
+def tensor_bytes():
+    """Bytes of all tensors of this process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tensors = {id(t): t for t in gc.get_objects() if isinstance(t, torch.Tensor)}
+    return sum({t.untyped_storage().data_ptr(): t.nbytes for t in tensors.values()}.values())
 
 
 def reference_loss(policy, batch, config, weight):

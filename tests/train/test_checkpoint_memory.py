@@ -1,16 +1,14 @@
 """What checkpoints and arms cost: memory of a rank, room on the disk, and what is given back."""
 
-import gc
 import json
 import shutil
-import warnings
 from collections import namedtuple
 from types import SimpleNamespace
 
 import pytest
 import torch
 from tiny import byte_level_tokenizer
-from training import build_policy, run_script
+from training import build_policy, run_script, tensor_bytes
 
 from geomrl.errors import GeomrlError
 from geomrl.train import checkpoint
@@ -31,13 +29,6 @@ class Raw:
 
     def save_checkpoint(self, folder, tag):
         raise AssertionError("nothing is to be written")
-
-
-def tensor_bytes():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        tensors = {id(t): t for t in gc.get_objects() if isinstance(t, torch.Tensor)}
-    return sum({t.untyped_storage().data_ptr(): t.nbytes for t in tensors.values()}.values())
 
 
 @pytest.mark.parametrize("rank", [0, 1])
