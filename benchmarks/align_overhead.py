@@ -88,7 +88,7 @@ def prepare(model):
         world = stack.enter_context(join_world())
         display = TrainDisplay(1, show=False)
         setup = stack.enter_context(build(config, run, world=world, lines=[], display=display))
-        samples = _trained_samples(_collect(setup, TrainState(), STEP), config)
+        samples = _trained_samples(_collect(setup, TrainState(), STEP)[0], config)
         if model == "30M":
             groups = list(dict.fromkeys(sample.group for sample in samples))[:4]
             samples = [

@@ -33,8 +33,8 @@ class AlignmentTerm:
     """The alignment part of one optimiser step.
 
     Where a micro-batch contains a whole group, and the group's loss needs no other ones, its own states
-    are the table, and nothing is read twice. The rows of other groups, cut by the plan, come from the
-    table given, or from a forward without gradient that stops at the anchors.
+    are the table, and nothing is read twice. The rows that take part of other groups, cut by the plan,
+    come from the table given, or from a forward without gradient that stops at the anchors.
 
     Args:
         engine: the engine around the policy.
@@ -216,12 +216,15 @@ class AlignmentTerm:
         if not local:
             return every
         group, correct = self.labels.group, self.labels.correct
+        # The states of wrong rollouts do not enter most kinds: where they lie is no matter.
+        takes_part = correct | loss_row(self.settings.kind).needs_wrong
+        homes = {i: int(group[row]) for i, row in self._row.items() if takes_part[row]}
         cut = {
             g
-            for g in cut_groups(plan, {i: int(group[row]) for i, row in self._row.items()})
+            for g in cut_groups(plan, homes)
             if eligible_groups(group[group == g], correct[group == g], self.settings.kind)
         }
-        return [row for row in every if int(group[row]) in cut]
+        return [row for row in every if takes_part[row] and int(group[row]) in cut]
 
 
 def is_group_local(settings: AlignmentConfig) -> bool:

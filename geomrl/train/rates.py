@@ -142,8 +142,10 @@ def model_flops(
         for weight in module.parameters(recurse=False)
         if weight.ndim >= 2
     )
-    heads = text.num_attention_heads
-    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    heads = getattr(text, "num_attention_heads", None)
+    if not isinstance(heads, int):  # none at all, or one number a layer: attention is not counted
+        heads = 0
+    width = getattr(text, "head_dim", None) or text.hidden_size // max(heads, 1)
     return ModelFlops(
         linear=linear,
         trained=linear if adapters is None else adapters,

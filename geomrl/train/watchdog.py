@@ -1,7 +1,9 @@
 """A watchdog a rank: says what the rank does, or whom it waits for, when nothing moves for long.
 
 A training whose ranks wait for each other looks the same on all of them. The lines of all ranks
-side by side tell which one is behind: the one that does not wait. A rank that says nothing is gone.
+side by side tell which one is behind: the one that does not wait, or has done the least. A rank that
+says nothing is gone. Meetings of ranks within DeepSpeed (sums of gradients, partitioned weights) are
+not seen here, but micro-batches done are counted.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ class Watchdog:
         if still < patience * 2**self._said:
             return None
         self._said += 1
-        what = "waits for the other ranks" if self._waits else "does not wait for others"
+        what = "waits for the other ranks" if self._waits else "works, or waits within DeepSpeed"
         return (
             f"rank {self.rank} on {socket.gethostname()}: no progress for {still:.0f} s in phase"
             f" '{self._doing}'; it {what}"

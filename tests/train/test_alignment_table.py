@@ -36,14 +36,14 @@ def rows_read_again(policy):
 
 
 def one_long_rollout():
-    """Four groups of four, of which the first holds a rollout too long for its micro-batch."""
+    """Four groups of four, of which the second holds a rollout too long for its micro-batch."""
     samples = build_samples(shortest=12, longest=12)
     long = replace(
-        samples[0],
-        response_ids=(samples[0].response_ids * 3)[:LONG],
-        logprobs=(samples[0].logprobs * 3)[:LONG],
+        samples[4],
+        response_ids=(samples[4].response_ids * 3)[:LONG],
+        logprobs=(samples[4].logprobs * 3)[:LONG],
     )
-    return [long, *samples[1:]]
+    return [*samples[:4], long, *samples[5:]]
 
 
 def step(samples, *, weight=0.7, ratio=0.3, micro_batch=80, **alignment):
@@ -62,15 +62,17 @@ def step(samples, *, weight=0.7, ratio=0.3, micro_batch=80, **alignment):
 def test_one_long_rollout_costs_its_own_group_a_forward_and_no_other():
     _, none = step(build_samples(shortest=12, longest=12))
     _, some = step(one_long_rollout())
+    _, with_wrong = step(one_long_rollout(), kind="contrastive_wrong")
     _, every = step(one_long_rollout(), table="refresh")
     assert none == 0
-    assert some == 4
+    assert some == 2  # one has no anchor, and the wrong one does not enter the loss
+    assert with_wrong == 3
     assert every == 14  # two of sixteen have no anchor
 
 
 def test_a_group_that_has_no_loss_is_not_read_again():
     samples = one_long_rollout()
-    samples = [replace(s, verdict="wrong") if s.group == 0 else s for s in samples]
+    samples = [replace(s, verdict="wrong") if s.group == 1 else s for s in samples]
     metrics, rows = step(samples)
     assert metrics["align/eligible"] == 2
     assert rows == 0
