@@ -81,21 +81,25 @@ def train(world, zero, checkpointing):
 
 
 def growth_of_a_save(engine):
-    """By rank, the most bytes of tensors that saving the model adds; and the largest weight's."""
+    """By rank, the most bytes of tensors that saving the model adds; and those of weights."""
 
     def watched(policy):
         for name, weight in named_weights(policy):
             held.append(tensor_bytes() - before)
             yield name, weight
-            largest.append(weight.nbytes)
+            sizes[name] = weight.nbytes
 
-    held, largest, before = [], [], tensor_bytes()
+    held, sizes, before = [], {}, tensor_bytes()
     with (
         tempfile.TemporaryDirectory() as folder,
         mock.patch.object(checkpoint, "named_weights", watched),
     ):
         checkpoint.write_model(Path(folder), engine, byte_level_tokenizer())
-    return {"held": engine.world.gather(max(held)), "largest": max(largest), "all": sum(largest)}
+    return {
+        "held": engine.world.gather(max(held)),
+        "layer": sum(size for name, size in sizes.items() if ".layers.0." in name),
+        "all": sum(sizes.values()) - max(sizes.values()),
+    }
 
 
 if __name__ == "__main__":

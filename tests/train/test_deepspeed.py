@@ -54,12 +54,12 @@ def test_updates_are_those_of_plain_torch(found, reference, name):
         assert difference.norm() <= 1e-3 * moved.norm()
 
 
-def test_a_save_adds_one_weight_to_every_rank_but_the_first(found):
+def test_a_save_adds_less_than_a_layer_to_every_rank_but_the_first(found):
     """Under ZeRO-3 too, where all ranks gather what one of them writes."""
     for name in cases():
         saving = found[name]["saving"]
-        assert saving["held"][0] >= saving["all"] - saving["largest"]
-        assert all(held <= saving["largest"] + 1024 for held in saving["held"][1:]), (name, saving)
+        assert saving["held"][0] >= saving["all"]
+        assert all(held < saving["layer"] for held in saving["held"][1:]), (name, saving)
 
 
 def test_the_plan_is_the_hard_case():
