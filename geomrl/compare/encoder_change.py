@@ -22,7 +22,7 @@ from geomrl.geometry.cka import FEWEST, cka_without
 from geomrl.geometry.groups import Groups, group_rows
 from geomrl.geometry.procrustes import HeldOut, held_out_procrustes
 from geomrl.geometry.spaces import Refusal, Space, centred_space, raw_space
-from geomrl.geometry.spectrum import effective_rank, singular_values
+from geomrl.geometry.spectrum import effective_rank, spectra_without
 from geomrl.seeds import deal
 from geomrl.stats.effect import N_BOOT, Effect, jackknife_effect, mean_effect, unknown
 
@@ -201,12 +201,14 @@ def _by_problem(floor: Cell) -> Float[np.ndarray, " p"]:
 
 def _common_share(sets: Sequence[PairedStates], problems: Sequence[str]) -> Effect:
     """Return the change of mean CC_cross / mean CC; the jackknife leaves out a problem a time."""
-    kept = [p for p in problems if all(_n_correct(paired, p) >= 2 for paired in sets)]
+    correct = [dict(zip(s.groups.problem_ids, s.groups.n_correct, strict=True)) for s in sets]
+    kept = [p for p in problems if all(n[p] >= 2 for n in correct)]
     if len(kept) < 3:
         return unknown()
     changes = []
     for paired in sets:
-        index = np.array([paired.groups.problem_ids.index(p) for p in kept])
+        at = {p: i for i, p in enumerate(paired.groups.problem_ids)}
+        index = np.array([at[p] for p in kept])
         before, after = (
             _shares(c.within["CC"].means[index], c.across["CC_cross"].means[np.ix_(index, index)])
             for c in paired.raw
@@ -229,10 +231,6 @@ def _shares(
     return np.where(within > 0, across / np.where(within > 0, within, 1.0), np.nan)
 
 
-def _n_correct(paired: PairedStates, problem: str) -> int:
-    return int(paired.groups.n_correct[paired.groups.problem_ids.index(problem)])
-
-
 def _shared(ids: Sequence[Sequence[str]]) -> list[str]:
     rest = [set(other) for other in ids[1:]]
     return [p for p in ids[0] if all(p in other for other in rest)]
@@ -251,10 +249,10 @@ def _cka(sets: Sequence[PairedStates], groups: Sequence[Int[np.ndarray, " p"]]) 
         return unknown()
     for paired, group in zip(sets, groups, strict=True):
         own = group[paired.groups.problem]
-        out = [own == g for g in range(_n_groups(groups))]
-        if min((~each).sum() for each in out) < FEWEST:
+        sizes = np.bincount(own, minlength=_n_groups(groups))
+        if len(own) - sizes.max() < FEWEST:
             return unknown()
-        found.append(cka_without(paired.base, paired.rl, out))
+        found.append(cka_without(paired.base, paired.rl, own, len(sizes)))
     return _average(found, min(s.groups.n_problems for s in sets))
 
 
@@ -285,16 +283,13 @@ def _log_rank(
     for paired, group in zip(sets, assigned, strict=True):
         groups = paired.groups
         pick = groups.one_each(seed, "rank")
-        x, y = paired.base[pick], paired.rl[pick]
-        parts = [_log_ratio(x[group != g], y[group != g]) for g in range(_n_groups(assigned))]
-        found.append((_log_ratio(x, y), np.array(parts)))
+        base, rl = (
+            [effective_rank(s) for s in spectra_without(x[pick], group, _n_groups(assigned))]
+            for x in paired.both
+        )
+        whole, *parts = np.log(np.divide(rl, base)).tolist()
+        found.append((whole, np.array(parts)))
     return _average(found, min(s.groups.n_problems for s in sets))
-
-
-def _log_ratio(base: Float[np.ndarray, "p d"], rl: Float[np.ndarray, "p d"]) -> float:
-    return float(
-        np.log(effective_rank(singular_values(rl)) / effective_rank(singular_values(base)))
-    )
 
 
 def _procrustes(paired: PairedStates, seed: int) -> HeldOut:
@@ -309,9 +304,10 @@ def _procrustes_effects(
     if not all(map(_spread, sets)):
         return dict.fromkeys(("unrotated", "rotated", "gain"), unknown(n_problems=len(problems)))
     wholes = [score.score() for score in scores]
+    at = [{p: i for i, p in enumerate(paired.groups.problem_ids)} for paired in sets]
     replicates = [
-        [score.score(np.array(paired.groups.problem_ids) != p) for p in problems]
-        for score, paired in zip(scores, sets, strict=True)
+        [score.score(np.arange(len(score.base)) != own[p]) for p in problems]
+        for score, own in zip(scores, at, strict=True)
     ]
     return {
         name: jackknife_effect(

@@ -57,28 +57,69 @@ def held_out_scores(
     Returns:
         One `Scores` for each of `test`; NaN in a fold whose training rollouts are all alike.
     """
-    found = [np.full(len(labels), np.nan) for _ in test]
+    return [scores for (scores,) in probe_scores(train, test, [labels], fold)]
+
+
+def probe_scores(
+    train: Float[np.ndarray, "n k"],
+    test: Sequence[Float[np.ndarray, "n k"]],
+    labels: Sequence[Bool[np.ndarray, " n"]],
+    fold: Int[np.ndarray, " n"],
+    *,
+    beside: Float[np.ndarray, "n j"] | None = None,
+) -> list[list[Scores]]:
+    """Return `held_out_scores` of several labels, with features that are standardised once.
+
+    Args:
+        train, test, fold: as there.
+        labels: what each probe is to tell.
+        beside: further features; a last probe, of `labels[0]` and on `train` alone, has them too.
+
+    Returns:
+        For each of `test` a `Scores` for each of `labels`, and `[scores]` of the last probe at the
+        end where there is one.
+    """
+    from sklearn.preprocessing import StandardScaler
+
+    found = np.full((len(test), len(labels), len(train)), np.nan)
+    joint = np.full(len(train), np.nan)
     for held in np.unique(fold):
         fits, here = fold != held, fold == held
-        probe = fit_probe(train[fits], labels[fits])
-        if probe is not None:
-            for scores, features in zip(found, test, strict=True):
-                scores[here] = probe.decision_function(features[here])
-    return [Scores(score, fold) for score in found]
+        scaler = StandardScaler().fit(train[fits])
+        standard = scaler.transform(train[fits])
+        tested = [scaler.transform(features[here]) for features in test]
+        for number, each in enumerate(labels):
+            probe = _logistic(standard, each[fits])
+            for scores, features in zip(found[:, number], tested, strict=True):
+                scores[here] = np.nan if probe is None else probe.decision_function(features)
+        if beside is not None:
+            others = StandardScaler().fit(beside[fits])
+            standard = np.concatenate([others.transform(beside[fits]), standard], axis=1)
+            probe = _logistic(standard, labels[0][fits])
+            if probe is not None:
+                own = np.concatenate([others.transform(beside[here]), tested[0]], axis=1)
+                joint[here] = probe.decision_function(own)
+    scores = [[Scores(each, fold) for each in by_label] for by_label in found]
+    return scores if beside is None else [*scores, [Scores(joint, fold)]]
 
 
 def fit_probe(features: Float[np.ndarray, "n k"], labels: Bool[np.ndarray, " n"]) -> Any:
     """Fit a penalised logistic regression on standardised features; None without both labels."""
-    from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    scaler = StandardScaler().fit(features)
+    probe = _logistic(scaler.transform(features), labels)
+    return None if probe is None else make_pipeline(scaler, probe)
+
+
+def _logistic(standard: Float[np.ndarray, "n k"], labels: Bool[np.ndarray, " n"]) -> Any:
+    """Fit a penalised logistic regression on features as they are; None without both labels."""
+    from sklearn.linear_model import LogisticRegression
+
     if labels.all() or not labels.any():
         return None
-    probe = make_pipeline(
-        StandardScaler(), LogisticRegression(C=INVERSE_PENALTY, max_iter=2000, tol=1e-3)
-    )
-    return probe.fit(features, labels)
+    return LogisticRegression(C=INVERSE_PENALTY, max_iter=2000, tol=1e-3).fit(standard, labels)
 
 
 def auroc(score: Float[np.ndarray, " n"], labels: Bool[np.ndarray, " n"]) -> float:
@@ -99,6 +140,32 @@ def auroc(score: Float[np.ndarray, " n"], labels: Bool[np.ndarray, " n"]) -> flo
     return float((ranks[labels].sum() - right * (right + 1) / 2) / (right * wrong))
 
 
+def _auroc_without(
+    score: Float[np.ndarray, " n"], labels: Bool[np.ndarray, " n"], problem: Int[np.ndarray, " n"]
+) -> tuple[float, dict[int, float]]:
+    """Return the AUROC, and that without each problem, from the pairs that its rollouts win."""
+    from scipy.stats import rankdata
+
+    ranks = rankdata(score)
+    won = np.empty(len(score))  # by a correct rollout over wrong ones, or over a wrong one
+    right, wrong = int(labels.sum()), int((~labels).sum())
+    if right and wrong:
+        won[labels] = ranks[labels] - rankdata(score[labels])
+        won[~labels] = right - (ranks[~labels] - rankdata(score[~labels]))
+    total, found = float(won[labels].sum()), {}
+    for p in np.unique(problem).tolist():
+        own = problem == p
+        here, r = labels[own], int(labels[own].sum())
+        pairs = (right - r) * (wrong - (len(here) - r))
+        if not pairs:
+            found[p] = float("nan")
+            continue
+        ours = rankdata(score[own])
+        inside = float(ours[here].sum()) - r * (r + 1) / 2  # counted twice in what is taken away
+        found[p] = (total - float(won[own].sum()) + inside) / pairs
+    return (total / (right * wrong) if right and wrong else float("nan")), found
+
+
 def grouped_auroc(scores: Scores, labels: Bool[np.ndarray, " n"], groups: Groups) -> Effect:
     """Return the AUROC over rollouts of a fold, averaged over folds, less one half.
 
@@ -108,7 +175,9 @@ def grouped_auroc(scores: Scores, labels: Bool[np.ndarray, " n"], groups: Groups
     """
     folds = [f for f in np.unique(scores.fold) if np.isfinite(scores.score[scores.fold == f]).all()]
     rows = {f: np.flatnonzero(scores.fold == f) for f in folds}
-    values = {f: auroc(scores.score[rows[f]], labels[rows[f]]) for f in folds}
+    problem = groups.problem
+    parts = {f: _auroc_without(scores.score[r], labels[r], problem[r]) for f, r in rows.items()}
+    values = {f: whole for f, (whole, _) in parts.items()}
     known = [f for f in folds if np.isfinite(values[f])]
     if not known or groups.n_problems < FEWEST_PROBLEMS:
         return unknown()
@@ -118,8 +187,7 @@ def grouped_auroc(scores: Scores, labels: Bool[np.ndarray, " n"], groups: Groups
         f = int(scores.fold[groups.starts[p]])
         if f not in known:
             continue
-        kept = rows[f][groups.problem[rows[f]] != p]
-        without = auroc(scores.score[kept], labels[kept])
+        without = parts[f][1][p]
         replicates.append((total - values[f] + without) / len(known) - 0.5)
     return jackknife_effect(total / len(known) - 0.5, np.array(replicates), len(replicates))
 

@@ -87,14 +87,15 @@ def held_out_procrustes(
         if fits.sum() < ROWS_PER_DIRECTION or not here.any():
             continue
         k = min(directions, int(fits.sum()) // ROWS_PER_DIRECTION)
-        u, v = _directions(x[fits], k), _directions(y[fits], k)  # [d, k]
+        x_mean, y_mean = x[fits].mean(axis=0), y[fits].mean(axis=0)
+        x_fit, y_fit = x[fits] - x_mean, y[fits] - y_mean
+        u, v = _directions(x_fit, k), _directions(y_fit, k)  # [d, k]
         directions = min(directions, u.shape[1], v.shape[1])
         if not directions:  # the fitting states are all equal: there is nothing to turn
             none = np.zeros(len(fold))
             return HeldOut(unrotated=none, rotated=none, base=none, rl=none, n_directions=0)
         u, v = u[:, :directions], v[:, :directions]
-        x_mean, y_mean = x[fits].mean(axis=0), y[fits].mean(axis=0)
-        turn, _ = orthogonal_procrustes((y[fits] - y_mean) @ v, (x[fits] - x_mean) @ u)
+        turn, _ = orthogonal_procrustes(y_fit @ v, x_fit @ u, check_finite=False)
         a, b = (x[here] - x_mean) @ u, (y[here] - y_mean) @ v  # [held out, k]
         parts = (
             np.einsum("nk,nk->n", a, b @ (v.T @ u)),
@@ -111,15 +112,14 @@ def held_out_procrustes(
 
 
 def _directions(x: Float[np.ndarray, "n d"], k: int) -> Float[np.ndarray, "d k"]:
-    """Return the k principal directions with the most variance."""
+    """Return the k principal directions with the most variance of centred states."""
     from scipy.linalg import eigh
 
-    centred = x - x.mean(axis=0)
     n, d = x.shape
     if d <= n:
-        _, vectors = eigh(centred.T @ centred, subset_by_index=[d - k, d - 1])
+        _, vectors = eigh(x.T @ x, subset_by_index=[d - k, d - 1], overwrite_a=True)
         return vectors[:, ::-1]
-    values, vectors = eigh(centred @ centred.T, subset_by_index=[n - k, n - 1])
+    values, vectors = eigh(x @ x.T, subset_by_index=[n - k, n - 1], overwrite_a=True)
     kept = values > 1e-12 * max(float(values[-1]), 1e-300)
-    found = centred.T @ vectors[:, kept] / np.sqrt(values[kept])
+    found = x.T @ vectors[:, kept] / np.sqrt(values[kept])
     return found[:, ::-1]

@@ -27,7 +27,7 @@ from geomrl.geometry.label_tests import (
     verdict_statistics,
 )
 from geomrl.geometry.spaces import SPACES, Refusal, build_space
-from geomrl.geometry.spectrum import matched_spectra, residual_share
+from geomrl.geometry.spectrum import matched_spectra, residual_shares
 from geomrl.runs.parts import Parts
 from geomrl.stats.draws import Draws
 from geomrl.stats.permutation import max_statistic_p
@@ -398,9 +398,10 @@ def _layer_rows(
 
 def _residual_shares(states: Float[np.ndarray, "n d"], groups: Groups) -> Iterator[Estimate]:
     everyone = np.ones(len(states), dtype=bool)
-    for cell, chosen in (("C", groups.correct), ("I", ~groups.correct), ("all", everyone)):
+    choices = {"C": groups.correct, "I": ~groups.correct, "all": everyone}
+    intervals = residual_shares(states, groups, list(choices.values()))
+    for (cell, chosen), interval in zip(choices.items(), intervals, strict=True):
         sizes = np.bincount(groups.problem[chosen], minlength=groups.n_problems)
-        interval = residual_share(states, groups, chosen)
         n = interval.n_clusters if np.isfinite(interval.value) else 0
         yield Estimate(
             cell,

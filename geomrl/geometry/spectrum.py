@@ -6,19 +6,22 @@ minimises directly, so it cannot serve as evidence about that loss's premise.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import scipy.special
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
-from geomrl.geometry.groups import Groups
+from geomrl.geometry.groups import Groups, group_sums
 from geomrl.stats.intervals import Interval, jackknife_interval
 
 JACKKNIFE_GROUPS = 20
 """Most groups of problems that the jackknife of a spectrum leaves out in turn."""
 
 Spectrum = Float[np.ndarray, " k"]
+_MANY = 2**17  # numbers of which spectra without a group come from one Gram matrix
+_CANCELS = 1e-5  # less than this share of the whole is not taken as a difference from it
 _ROUNDING = 1e-6  # a spread this small beside the states is float32 rounding
 
 
@@ -37,16 +40,40 @@ def residual_share(
         groups: who is who.
         chosen: rows that take part (correct ones, wrong ones, all).
     """
-    x = states[chosen].astype(float)
-    problem = groups.problem[chosen]
-    present, index = np.unique(problem, return_inverse=True)
-    n_problems = len(present)
+    return residual_shares(states, groups, [chosen])[0]
+
+
+def residual_shares(
+    states: Float[np.ndarray, "n d"], groups: Groups, chosen: Sequence[Bool[np.ndarray, " n"]]
+) -> list[Interval]:
+    """Return `residual_share` of several choices of rows."""
+    taken = np.logical_or.reduce(chosen)
+    if not taken.any():
+        return [jackknife_interval(np.nan, np.empty(0), n_clusters=0) for _ in chosen]
+    # Variances are blind to a shift; sums of squares are not.
+    x = states - states[taken].mean(axis=0, dtype=float)
+    lengths = np.einsum("nd,nd->n", x, x)
+    return [_residual_share(x, lengths, groups, rows) for rows in chosen]
+
+
+def _residual_share(
+    x: Float[np.ndarray, "n d"],
+    lengths: Float[np.ndarray, " n"],
+    groups: Groups,
+    chosen: Bool[np.ndarray, " n"],
+) -> Interval:
+    """Return the share of some rows; `lengths` are the squared lengths of all."""
+    counts = np.bincount(groups.problem[chosen], minlength=groups.n_problems)
+    present = counts > 0
+    n_problems = int(present.sum())
     if not n_problems:
         return jackknife_interval(np.nan, np.empty(0), n_clusters=0)
-    x = x - x.mean(axis=0)  # variances are blind to a shift; sums of squares are not
-    sizes = np.bincount(index).astype(float)  # [P]
-    sums = np.add.reduceat(x, np.flatnonzero(np.diff(index, prepend=-1)), axis=0)  # [P, d]
-    squares = np.bincount(index, np.einsum("nd,nd->n", x, x))  # [P], sum of |x|^2
+    sizes = counts[present].astype(float)  # [P]
+    sums = groups.sums(x, chosen)[present]  # [P, d]
+    shift = sums.sum(axis=0) / sizes.sum()  # to the mean of the rows chosen
+    squares = group_sums((lengths * chosen)[:, None], groups.starts)[present, 0]
+    squares = squares - 2.0 * sums @ shift + sizes * (shift @ shift)  # [P], sum of |x|^2
+    sums = sums - sizes[:, None] * shift
     raised = np.einsum("pd,pd->p", sums, sums) / sizes  # [P], size * |mean|^2
     total = sums.sum(axis=0)
     within = squares - raised  # [P], sum of squares around the problem's own mean
@@ -115,14 +142,42 @@ def matched_spectra(
     left_out = rank % JACKKNIFE_GROUPS
     found = {}
     for cell, chosen in rows.items():
-        x = states[chosen].astype(float)
-        whole = singular_values(x)
-        parts = [singular_values(x[left_out != g]) for g in np.unique(left_out)]
+        n_groups = min(JACKKNIFE_GROUPS, len(both))
+        whole, *parts = spectra_without(states[chosen].astype(float), left_out, n_groups)
         for measure, of in MEASURES.items():
             found[measure, cell] = jackknife_interval(
                 of(whole), np.array([of(part) for part in parts]), n_clusters=len(both)
             )
     return found, len(both)
+
+
+def spectra_without(
+    x: Float[np.ndarray, "n d"], group: Int[np.ndarray, " n"], n_groups: int
+) -> list[Spectrum]:
+    """Return the singular values of the centred states, then of those without each group.
+
+    Of many states that are wider still one Gram matrix serves all, centred anew. It differs from
+    single ones in the eighth digit of an effective rank, as they do from the exact value: the root
+    of a zero eigenvalue's rounding.
+    """
+    kept = [np.flatnonzero(group != g) for g in range(n_groups)]
+    if len(x) >= x.shape[1] or x.size < _MANY:
+        return [singular_values(x), *(singular_values(x[rows]) for rows in kept)]
+    away = x - x.mean(axis=0)
+    gram = away @ away.T
+
+    def of(rows: Int[np.ndarray, " m"]) -> Spectrum:
+        part = gram[np.ix_(rows, rows)]
+        means = part.mean(axis=0)
+        part = part - means - means[:, None] + means.mean()
+        # A state's longest coordinate is at least its length over sqrt(d): mostly that suffices.
+        least = np.sqrt(max(np.diag(part).max(), 0.0) / x.shape[1])
+        small = np.trace(part) <= _CANCELS * np.trace(gram)
+        if small or least <= 2 * _ROUNDING * np.abs(x).max():
+            return singular_values(x[rows])
+        return np.sqrt(np.maximum(np.linalg.eigvalsh(part), 0.0))
+
+    return [of(rows) for rows in (np.arange(len(x)), *kept)]
 
 
 def singular_values(x: Float[np.ndarray, "n d"]) -> Spectrum:

@@ -64,12 +64,13 @@ def test_cka_of_a_rotation_shift_and_multiple_is_one(n):
 
 def test_cka_without_groups_is_cka_of_the_rest():
     x, y = np.random.default_rng(2).normal(size=(2, 20, 4))
-    out = [np.arange(20) % 4 == g for g in range(4)]
-    whole, rest = cka_without(x, x + y, out)
-    assert whole == debiased_cka(x, x + y)
-    assert rest[2] == debiased_cka(x[~out[2]], (x + y)[~out[2]])
+    group = np.arange(20) % 4
+    out = [group == g for g in range(4)]
+    whole, rest = cka_without(x, x + y, group, 4)
+    assert whole == pytest.approx(debiased_cka(x, x + y), abs=1e-12)
+    assert rest[2] == pytest.approx(debiased_cka(x[~out[2]], (x + y)[~out[2]]), abs=1e-12)
     x, y = np.random.default_rng(2).normal(size=(2, 20, 50))  # wide: by Gram matrices
-    whole, rest = cka_without(x + 3, x + y, out)
+    whole, rest = cka_without(x + 3, x + y, group, 4)
     assert whole == pytest.approx(debiased_cka(x, x + y))
     assert rest[1] == pytest.approx(debiased_cka(x[~out[1]], (x + y)[~out[1]]))
 

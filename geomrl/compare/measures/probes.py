@@ -26,6 +26,7 @@ from geomrl.geometry.linear_probes import (
     grouped_auroc,
     held_out_scores,
     nuisance_features,
+    probe_scores,
     problem_folds,
     shuffled_labels,
     transfer_auroc,
@@ -47,8 +48,14 @@ def _of_policy(
 ) -> Iterator[Row]:
     groups, labels = paired.groups, paired.groups.correct
     fold = problem_folds(groups, settings.seed)
-    base, transferred = held_out_scores(paired.base, [paired.base, paired.rl], labels, fold)
-    (rl,) = held_out_scores(paired.rl, [paired.rl], labels, fold)
+    shuffled = shuffled_labels(labels, settings.seed)
+    nuisance = {encoder: _nuisance(paired, encoder) for encoder in ENCODERS}
+    (base, base_shuffled), (transferred, _), (base_joint,) = probe_scores(
+        paired.base, paired.both, [labels, shuffled], fold, beside=nuisance["base"]
+    )
+    (rl, rl_shuffled), (rl_joint,) = probe_scores(
+        paired.rl, [paired.rl], [labels, shuffled], fold, beside=nuisance["rl"]
+    )
 
     def both(scores: Scores, encoder: str, cell: str) -> Iterator[Row]:
         grouped = grouped_auroc(scores, labels, groups)
@@ -59,23 +66,27 @@ def _of_policy(
     yield from both(base, "base", "states")
     yield from both(rl, "rl", "states")
     yield from both(transferred, "rl", "probe of base")
-    shuffled = shuffled_labels(labels, settings.seed)
-    for encoder, states in zip(ENCODERS, paired.both, strict=True):
-        (scores,) = held_out_scores(states, [states], shuffled, fold)
-        found = grouped_auroc(scores, shuffled, groups)
+    for encoder, states, shuffled_scores, joint in (
+        ("base", paired.base, base_shuffled, base_joint),
+        ("rl", paired.rl, rl_shuffled, rl_joint),
+    ):
+        found = grouped_auroc(shuffled_scores, shuffled, groups)
         yield place.row(
             "auroc", policy, encoder, found, cell="shuffled labels", space="grouped", shift=0.5
         )
-        nuisance = nuisance_features(
-            paired.rows["token_id"].fillna(-1).to_numpy(dtype=int),
-            paired.rows[f"entropy_{encoder}"].to_numpy(dtype=float),
-            paired.rows["length"].to_numpy(dtype=float),
-        )
-        joint = np.concatenate([nuisance, states], axis=1)
-        for cell, features in (("token, entropy, length", nuisance), ("states and these", joint)):
-            (scores,) = held_out_scores(features, [features], labels, fold)
-            yield from both(scores, encoder, cell)
+        features = nuisance[encoder]
+        (alone,) = held_out_scores(features, [features], labels, fold)
+        yield from both(alone, encoder, "token, entropy, length")
+        yield from both(joint, encoder, "states and these")
         yield from _transfer_rows(states, paired, policy=policy, encoder=encoder, place=place)
+
+
+def _nuisance(paired: PairedStates, encoder: str) -> Float[np.ndarray, "n k"]:
+    return nuisance_features(
+        paired.rows["token_id"].fillna(-1).to_numpy(dtype=int),
+        paired.rows[f"entropy_{encoder}"].to_numpy(dtype=float),
+        paired.rows["length"].to_numpy(dtype=float),
+    )
 
 
 def _transfer_rows(
