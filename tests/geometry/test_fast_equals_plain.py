@@ -5,12 +5,13 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from geomrl.geometry import groups as groups_module
 from geomrl.geometry import neighbours, spectrum
 from geomrl.geometry.answer_decoder import answer_decodability
 from geomrl.geometry.cka import cka_without, debiased_cka
@@ -43,13 +44,16 @@ def planted_groups(n_problems, n, d, *, seed=0):
     return groups, own + rng.normal(size=(len(rows), d)) + 0.5 * groups.correct[:, None]
 
 
-@settings(max_examples=20)
-@given(seeds, st.integers(2, 6), st.integers(1, 9))
-def test_sums_by_group(seed, n_groups, d):
+@pytest.mark.parametrize("many", [0, 2**20])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=seeds, n_groups=st.integers(2, 6), d=st.integers(1, 9))
+def test_sums_by_group(seed, n_groups, d, many, monkeypatch):
+    monkeypatch.setattr(groups_module, "_MANY", many)
     rng = np.random.default_rng(seed)
     starts = np.append(0, np.cumsum(rng.integers(0, 4, n_groups)))
-    x, weights = rng.normal(size=(starts[-1], d)), rng.random(starts[-1])
-    plain = [x[a:b].sum(axis=0) for a, b in pairwise(starts)]
+    x = rng.normal(size=(starts[-1], d)).astype(np.float32)
+    x, weights = x if seed % 2 else x.astype(float), rng.random(starts[-1])
+    plain = [x[a:b].astype(float).sum(axis=0) for a, b in pairwise(starts)]
     assert np.allclose(group_sums(x, starts), plain, atol=1e-13)
     plain = [(x * weights[:, None])[a:b].sum(axis=0) for a, b in pairwise(starts)]
     assert np.allclose(group_sums(x, starts, weights), plain, atol=1e-13)
