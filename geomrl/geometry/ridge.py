@@ -17,7 +17,7 @@ from jaxtyping import Float, Int
 _EPS = np.finfo(float).eps
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Sums:
     """What a ridge needs of rows: their number and sum by class, cross products, least and most."""
 
@@ -30,8 +30,9 @@ class _Sums:
     @classmethod
     def of(cls, x: Float[np.ndarray, "n d"], one_hot: Float[np.ndarray, "n classes"]) -> Self:
         return cls(
-            one_hot.sum(axis=0), one_hot.T @ x, x.T @ x, low=x.min(axis=0), high=x.max(axis=0)
-        )
+            counts=one_hot.sum(axis=0), by_class=one_hot.T @ x, gram=x.T @ x,
+            low=x.min(axis=0), high=x.max(axis=0),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def folded_ridges(
     for f in folds:
         own, rest = parts.pop(f), [edges[g] for g in folds if g != f]
         sums = _Sums(
-            counts - own.counts, by_class - own.by_class, gram - own.gram,
+            counts=counts - own.counts, by_class=by_class - own.by_class, gram=gram - own.gram,
             low=np.min([low for low, _ in rest], axis=0, initial=np.inf),
             high=np.max([high for _, high in rest], axis=0, initial=-np.inf),
         )  # fmt: skip

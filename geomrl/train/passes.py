@@ -39,7 +39,9 @@ def score(
     None where there is none), from the same forwards: by layer, in the order of the rollouts.
     """
     lengths = [sample.n_tokens for sample in samples]
-    plan, most = _plan(engine, lengths, budget, [len(s.response_ids) for s in samples], packing)
+    plan, most = _plan(
+        engine, lengths, [len(s.response_ids) for s in samples], budget=budget, packing=packing
+    )
     device = engine.world.device
     logprobs: dict[int, Tensor] = {}
     states: dict[int, dict[str, Tensor]] = {}
@@ -102,7 +104,9 @@ def read_states(
         list(ids[: max(at) + 1]) if at else [] for ids, at in zip(sequences, positions, strict=True)
     ]
     used = [i for i, at in enumerate(positions) if at]
-    plan, _ = _plan(engine, [len(cut[i]) for i in used], budget, [0] * len(used), packing)
+    plan, _ = _plan(
+        engine, [len(cut[i]) for i in used], [0] * len(used), budget=budget, packing=packing
+    )
     empty = _long([], device)
     nothing = {"sequence": empty, "position": empty, "targets": empty}
     states: dict[int, dict[str, Tensor]] = {}
@@ -152,7 +156,7 @@ def _joined(engine: Runner, mine: Mapping[int, T]) -> dict[int, T]:
 
 
 def _plan(
-    engine: Runner, lengths: Sequence[int], budget: int, tokens: Sequence[int], packing: Packing
+    engine: Runner, lengths: Sequence[int], tokens: Sequence[int], *, budget: int, packing: Packing
 ) -> tuple[list[list[int]], list[int]]:
     """Return this rank's micro-batches, and for each the most tokens that any rank scores in it.
 

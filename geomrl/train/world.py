@@ -6,7 +6,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ class World:
     rank: int
     size: int
     device: torch.device
+    _: KW_ONLY
     objects: Any = field(default=None, repr=False)
     watchdog: Watchdog = field(default_factory=Watchdog, repr=False, compare=False)
 
@@ -128,7 +129,8 @@ def join_world() -> Iterator[World]:
         objects = dist.new_group(backend="gloo", timeout=PATIENCE) if cuda else None
         try:
             rank = dist.get_rank()
-            yield World(rank, dist.get_world_size(), device, objects, Watchdog(rank))
+            watchdog = Watchdog(rank)
+            yield World(rank, dist.get_world_size(), device, objects=objects, watchdog=watchdog)
         finally:
             if made:
                 dist.destroy_process_group()
