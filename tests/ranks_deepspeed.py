@@ -1,5 +1,6 @@
 """A rank of tests/train/test_deepspeed.py: three SGD steps under every ZeRO stage; saves weights."""
 
+import gc
 import sys
 import tempfile
 from dataclasses import replace
@@ -89,6 +90,7 @@ def growth_of_a_save(engine):
             yield name, weight
             sizes[name] = weight.nbytes
 
+    gc.collect()  # what an earlier case left would else be freed on the way, and be counted as less
     held, sizes, before = [], {}, tensor_bytes()
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -104,6 +106,7 @@ def growth_of_a_save(engine):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    gc.freeze()  # counting tensors would else walk all that the imports made, at every weight
     with join_world() as world:
         found = {name: train(world, *case) for name, case in cases().items()}
         if world.first:

@@ -104,8 +104,8 @@ def tensor_bytes():
     """Bytes of all tensors of this process."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tensors = {id(t): t for t in gc.get_objects() if isinstance(t, torch.Tensor)}
-    return sum({t.untyped_storage().data_ptr(): t.nbytes for t in tensors.values()}.values())
+        storages = [t.untyped_storage() for t in gc.get_objects() if isinstance(t, torch.Tensor)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 
 
 def reference_loss(policy, batch, config, weight):
