@@ -17,7 +17,6 @@ The two sides' figures are compared as well: the largest difference, of values a
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import time
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from measuring import between_quartiles, in_turn
 
 KINDS = ("similarity", "comparison", "probes")
 
@@ -133,13 +133,6 @@ class Side:
         return seconds, np.array(figures, dtype=float)
 
 
-def spread_of(values):
-    if len(values) < 2:
-        return f"{values[0]:.2f}"
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
-
-
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -162,14 +155,13 @@ def main():
             side.run(kind, 20, args.samples, 64)
         seconds, figures = {name: [] for name in sides}, {}
         for run in range(args.runs):
-            for name in list(sides)[:: 1 if run % 2 else -1]:
+            for name in in_turn(list(sides), run):
                 took, figures[name] = sides[name].run(kind, args.problems, args.samples, args.width)
                 seconds[name].append(took)
         ratios = [a / b for a, b in zip(seconds["before"], seconds["after"], strict=True)]
-        cells = [
-            *(kind, str(args.width), spread_of(seconds["before"]), spread_of(seconds["after"])),
-            *(spread_of(ratios), f"{np.nanmax(np.abs(figures['before'] - figures['after'])):.0e}"),
-        ]
+        times = [between_quartiles(each) for each in (*seconds.values(), ratios)]
+        apart = np.nanmax(np.abs(figures["before"] - figures["after"]))
+        cells = [kind, str(args.width), *times, f"{apart:.0e}"]
         print(f"| {' | '.join(cells)} |", flush=True)
     return None
 

@@ -31,6 +31,12 @@ def spread(values):
     return f"{middle:.2f} (quartiles {low:.2f}-{high:.2f}, n = {len(values)})"
 
 
+def between_quartiles(values, digits=2):
+    """Return median and quartiles as a cell of a table."""
+    middle, low, high = (None if v is None else f"{v:.{digits}f}" for v in quartiles(values))
+    return middle if low is None else f"{middle} ({low} to {high})"
+
+
 def median_interval(values):
     """Return the median and the limits of its interval, at least 95 %, from order statistics.
 

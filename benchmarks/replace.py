@@ -14,6 +14,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from measuring import in_turn
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
@@ -84,7 +85,7 @@ def main():
     seconds = {way: [] for way in WAYS}
     tables = {}
     for turn in range(args.rounds):
-        for way in list(WAYS)[:: 1 if turn % 2 == 0 else -1]:
+        for way in in_turn(list(WAYS), turn):
             spent, tables[way] = timed(probe, trials, layers, way, args.batch_tokens)
             seconds[way].append(spent)
             print(f"round {turn + 1}, {way}: {spent:.1f} CPU-s", flush=True)

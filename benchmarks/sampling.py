@@ -19,10 +19,10 @@ CPU time of the process; the share of drawing is draw / (draw + forward), paired
 """
 
 import argparse
-import statistics
 import time
 
 import torch
+from measuring import between_quartiles, in_turn
 from rich.progress import track
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -92,14 +92,9 @@ class Forward:
         self.cache.crop(-1)
 
 
-def spread_of(values, digits=2):
-    low, middle, high = statistics.quantiles(values, n=4)
-    return f"{middle:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
-
 def percent(values):
-    low, middle, high = (100 * value for value in statistics.quantiles(values, n=4))
-    return f"{middle:.1f} % ({low:.1f} to {high:.1f})"
+    middle, rest = between_quartiles([100 * value for value in values], 1).split(" ", 1)
+    return f"{middle} % {rest}"
 
 
 def main():
@@ -128,15 +123,14 @@ def main():
         for run in track(range(args.runs), description="paired runs"):
             ran = cpu_seconds(forward)
             forwards.append(ran)
-            turn = run % len(arms)
-            for spread, kind, way in arms[turn:] + arms[:turn]:
+            for spread, kind, way in in_turn(arms, run):
                 took = cpu_seconds(ways[way], logits[spread], SAMPLINGS[kind], run)
                 seconds[spread, kind, way].append(took)
                 share[spread, kind, way].append(took / (took + ran))
     print(
         f"{rows} rows, {VOCABULARY} tokens, {args.context} in the cache, {args.threads} thread(s)"
     )
-    print(f"forward: {spread_of(forwards)} CPU-s (median, quartiles; n = {args.runs})\n")
+    print(f"forward: {between_quartiles(forwards)} CPU-s (median, quartiles; n = {args.runs})\n")
     print("| logits | median nucleus | sampling | drawing before, ms | after, ms | before / after |"
           " share of a step before | after | after / forward |")  # fmt: skip
     print("|---" * 9 + "|")
@@ -146,8 +140,8 @@ def main():
             old, new = seconds[spread, kind, "before"], seconds[spread, kind, "after"]
             cells = [
                 *(spread, f"{int(kept.median()):,}", kind),
-                *(spread_of([1000 * s for s in each], 0) for each in (old, new)),
-                spread_of([a / b for a, b in zip(old, new, strict=True)], 1),
+                *(between_quartiles([1000 * s for s in each], 0) for each in (old, new)),
+                between_quartiles([a / b for a, b in zip(old, new, strict=True)], 1),
                 *(percent(share[spread, kind, way]) for way in ways),
                 percent([a / b for a, b in zip(new, forwards, strict=True)]),
             ]

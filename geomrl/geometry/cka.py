@@ -16,11 +16,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from geomrl.errors import GeomrlError
-from geomrl.geometry.groups import group_sums
+from geomrl.geometry.groups import CANCELS, group_sums
 
 FEWEST = 4
 """HSIC_1 divides by n (n - 3)."""
-_CANCELS = 1e-5  # less than this share of the whole is not taken as a difference from it
 _COLUMNS = 256  # of the groups' cross products in memory at once
 
 
@@ -94,7 +93,7 @@ def _narrow_cka(
     )
     whole, *rest = (_ratio(*parts) for parts in zip(cross, own, others, strict=True))
     for g in range(n_groups):
-        if min(own[g + 1] / own[0], others[g + 1] / others[0]) < _CANCELS:
+        if min(own[g + 1] / own[0], others[g + 1] / others[0]) < CANCELS:
             rest[g] = debiased_cka(x[group != g], y[group != g])
     return whole, np.array(rest)
 

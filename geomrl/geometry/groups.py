@@ -18,6 +18,8 @@ from geomrl.seeds import derive_seed
 
 UNKNOWN = -1
 """An answer class or gold answer that is not known."""
+CANCELS = 1e-5
+"""What is less than this share of a whole is computed anew, not as a difference from it."""
 _MANY = 2**20  # numbers; fewer are added in numpy's order, whose rounding is seen where all is 0
 _COLUMNS = ("rollout_id", "problem_id", "verdict")
 

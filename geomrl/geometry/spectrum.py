@@ -13,7 +13,7 @@ import numpy as np
 import scipy.special
 from jaxtyping import Bool, Float, Int
 
-from geomrl.geometry.groups import Groups, group_sums
+from geomrl.geometry.groups import CANCELS, Groups, group_sums
 from geomrl.stats.intervals import Interval, jackknife_interval
 
 JACKKNIFE_GROUPS = 20
@@ -21,7 +21,6 @@ JACKKNIFE_GROUPS = 20
 
 Spectrum = Float[np.ndarray, " k"]
 _MANY = 2**17  # numbers of which spectra without a group come from one Gram matrix
-_CANCELS = 1e-5  # less than this share of the whole is not taken as a difference from it
 _ROUNDING = 1e-6  # a spread this small beside the states is float32 rounding
 
 
@@ -172,7 +171,7 @@ def spectra_without(
         part = part - means - means[:, None] + means.mean()
         # A state's longest coordinate is at least its length over sqrt(d): mostly that suffices.
         least = np.sqrt(max(np.diag(part).max(), 0.0) / x.shape[1])
-        small = np.trace(part) <= _CANCELS * np.trace(gram)
+        small = np.trace(part) <= CANCELS * np.trace(gram)
         if small or least <= 2 * _ROUNDING * np.abs(x).max():
             return singular_values(x[rows])
         return np.sqrt(np.maximum(np.linalg.eigvalsh(part), 0.0))

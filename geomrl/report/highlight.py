@@ -99,7 +99,7 @@ def shorten(pieces: Sequence[Piece], most: int, centre: int) -> list[Piece]:
     What is left out is named by a piece of class "cut"; a short text stays whole.
 
     >>> shorten([("a" * 30, ""), ("b", "anchor")], 9, 30)
-    [('aaa', ''), (' … 24 characters left out … ', 'cut'), ('aaa', ''), ('b', 'anchor')]
+    [('aaa', ''), (' … 22 characters left out … ', 'cut'), ('aaaaa', ''), ('b', 'anchor')]
     """
     total = sum(len(text) for text, _ in pieces)
     if total <= most:

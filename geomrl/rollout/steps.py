@@ -179,20 +179,20 @@ def import_rollouts(
         "marker": parse_marker(marker).spec,
         **import_settings(config),
     }
-    begun = (run / ROLLOUTS).exists()
-    if begun:
-        settings = comparable_settings(run, settings, open_run(run).rollouts, tokenizer)
-    record_step(run, "rollouts", settings, begun=begun, free=("marker",))
+    before = open_run(run).rollouts if (run / ROLLOUTS).exists() else None
+    if before is not None:
+        settings = comparable_settings(run, settings, before, tokenizer)
+    record_step(run, "rollouts", settings, begun=before is not None, free=("marker",))
     with (
         MathVerifier(marker=parse_marker(marker)) as verifier,
         progress_bar("grading", "rollouts", show=show) as bar,
     ):
-        if not begun:
+        if before is None:
             table = read_foreign_rollouts(
                 file, tokenizer, verifier=verifier, config=config, progress=bar.set, say=say
             )
             write_rollouts(run / ROLLOUTS, table)
             record_grading(run, golds_of(table), verifier)
-        elif not config.keep_labels and open_run(run).rollouts["gold"].notna().all():
+        elif not config.keep_labels and before["gold"].notna().all():
             grade_again(run, {}, verifier, say)
     return open_run(run)

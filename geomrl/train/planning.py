@@ -167,8 +167,8 @@ def most_tokens(plan: Sequence[MicroBatches], tokens: Sequence[int]) -> list[int
 def padded_share(plan: Sequence[MicroBatches], lengths: Sequence[int]) -> float:
     """Return which share of all computed tokens is padding.
 
-    >>> padded_share([[[0, 1]], [[2]]], [3, 1, 4])
-    0.2
+    >>> padded_share([[[0, 1]], [[2]]], [3, 1, 2])
+    0.25
     """
     batches = [[lengths[i] for i in batch] for batches in plan for batch in batches if batch]
     return 1 - sum(map(sum, batches)) / sum(len(batch) * max(batch) for batch in batches)

@@ -15,7 +15,6 @@ from geomrl.files import read_parquet
 from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.imports.formats import FORMATS, opened
 from geomrl.rollout.imports.table import import_rollouts, import_verdicts
-from geomrl.verify.verifier import MathVerifier
 
 WITH_THOUGHT = "<think>\nHm.\n</think>\n\n"
 SEEN = {  # tool -> its prompts, where they are not the user's turn through the template
@@ -41,27 +40,7 @@ POLICIES = {
     "evalscope": "one",
     "prime_rl": "r",
 }
-TOOLS = [
-    name for name in vars(tool_files)
-    if re.fullmatch(r".+", name) and name in {*BENCHMARKS, "nemo_skills"}
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def verifier():
-    with MathVerifier() as verifier:
-        yield verifier
-
-
-@pytest.fixture
-def read(verifier):
-    """Import what a path names; `said` collects what the user is shown."""
-
-    def read(path, said=None, **config):
-        told = {} if said is None else {"say": said.append}
-        return import_rollouts(path, TOKENIZER, verifier, ImportConfig(**config), **told)
-
-    return read
+TOOLS = [name for name in vars(tool_files) if name in {*BENCHMARKS, "nemo_skills"}]
 
 
 @pytest.mark.parametrize("tool", TOOLS)

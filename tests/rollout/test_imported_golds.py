@@ -14,7 +14,6 @@ from geomrl.problems.load import load_problems
 from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.imports.table import import_rollouts, import_verdicts
 from geomrl.runs.rollouts import read_rollouts, write_rollouts
-from geomrl.verify.verifier import MathVerifier
 
 SOLUTION = "Six sevens make <<6*7=42>>42.\n#### 42"
 # gold, the answer in it, a wrong one that a careless reading would take
@@ -33,12 +32,6 @@ GOLDS = [
     ("[2, 3]", "[2, 3]", "(2, 3)"),  # an interval, no list of two
 ]
 EMPTY = ["", "  ", [], [""], None, "We add.\n####", {"value": 4}]
-
-
-@pytest.fixture(scope="module")
-def verifier():
-    with MathVerifier() as verifier:
-        yield verifier
 
 
 def lines_of(golds):

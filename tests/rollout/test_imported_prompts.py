@@ -14,7 +14,6 @@ from geomrl.files import read_parquet
 from geomrl.problems.prompts import render_prompt
 from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.imports.table import import_rollouts, import_verdicts
-from geomrl.verify.verifier import MathVerifier
 
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nBe kind.<|im_end|>\n{% endif %}"
@@ -49,12 +48,6 @@ def build_tokenizer(template=CHATML, begin=False):
 
 
 TOKENIZER = build_tokenizer()
-
-
-@pytest.fixture(scope="module")
-def verifier():
-    with MathVerifier() as verifier:
-        yield verifier
 
 
 @pytest.fixture

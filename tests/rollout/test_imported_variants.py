@@ -10,32 +10,12 @@ import pyarrow as pa
 import pytest
 import tool_files
 from small_runs import write_lines
-from test_imported_prompts import TOKENIZER
 from tool_files import PROBLEMS, ROLLOUTS, assistant, ids, responses, seen, user
 
 from geomrl.errors import GeomrlError
 from geomrl.files import read_json_lines
 from geomrl.rollout.imports.config import ImportConfig
-from geomrl.rollout.imports.table import import_rollouts, import_verdicts
-from geomrl.verify.verifier import MathVerifier
-
-
-@pytest.fixture(scope="module")
-def verifier():
-    with MathVerifier() as verifier:
-        yield verifier
-
-
-@pytest.fixture
-def read(verifier):
-    """Import what a path names; `said` collects what the user is shown."""
-
-    def read(path, said=None, **config):
-        told = {} if said is None else {"say": said.append}
-        return import_rollouts(path, TOKENIZER, verifier, ImportConfig(**config), **told)
-
-    return read
-
+from geomrl.rollout.imports.table import import_verdicts
 
 VERDICTS = ["correct", "wrong"] * 2
 

@@ -11,15 +11,8 @@ from geomrl.errors import GeomrlError
 from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.imports.table import import_rollouts
 from geomrl.runs.rollouts import COLUMNS, read_rollouts, write_rollouts
-from geomrl.verify.verifier import MathVerifier
 
 TOKENIZER = character_tokenizer(sorted({chr(c) for c in range(32, 127)} | {"\n"}))
-
-
-@pytest.fixture(scope="module")
-def verifier():
-    with MathVerifier() as verifier:
-        yield verifier
 
 
 def read(path, verifier, **config):

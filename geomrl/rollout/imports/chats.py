@@ -91,21 +91,13 @@ def reasoning_apart(message: Mapping[str, Any]) -> str:
 def rejoined(reasoning: str, text: str) -> str:
     r"""Return a response's text with the reasoning that a parser split off.
 
-        Parsers cut at the tags. Where they also strip white space, it is put back as models commonly
-        write it; an empty text was cut off within the reasoning.
+    Parsers cut at the tags. Where they also strip white space, it is put back as models commonly
+    write it; an empty text was cut off within the reasoning.
 
-        >>> rejoined("
-    Two and two.
-    ", "
-
-    It is 4.") == rejoined("Two and two.", "It is 4.")
-        True
-        >>> rejoined("Two and two.", "It is 4.")
-        '<think>
-    Two and two.
-    </think>
-
-    It is 4.'
+    >>> rejoined("Two and two.", "It is 4.")
+    '<think>\nTwo and two.\n</think>\n\nIt is 4.'
+    >>> rejoined("\nTwo and two.\n", "\n\nIt is 4.") == rejoined("Two and two.", "It is 4.")
+    True
     """
     if not reasoning or reasoning.strip() in text:
         return text

@@ -129,6 +129,12 @@ def verdict_column(raw: pd.DataFrame, others: Collection[str] = NO_VERDICT) -> s
     return best[0] if len(best) == 1 else None
 
 
+def with_verdict(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the reward that says right or wrong as their label, where there is one."""
+    name = verdict_column(rows)
+    return rows if name is None else rows.assign(label=rows[name])
+
+
 def _is_verdict(cells: pd.Series) -> bool:
     values = cells.dropna()
     return len(values) > 0 and all(

@@ -12,7 +12,7 @@ from geomrl.errors import GeomrlError
 from geomrl.progress import Say
 from geomrl.rollout.imports.columns import is_list
 from geomrl.rollout.imports.files import FILE
-from geomrl.rollout.imports.flat import unfolded, verdict_column, without_repeated_steps
+from geomrl.rollout.imports.flat import unfolded, with_verdict, without_repeated_steps
 from geomrl.rollout.imports.format import Format, signature
 
 
@@ -27,9 +27,7 @@ def _flat(raw: pd.DataFrame, say: Say) -> pd.DataFrame:
         raise GeomrlError(
             f"{raw[FILE].iloc[0]}: a line whose completion is no list; ms-swift writes a list a line"
         )
-    rows = unfolded(raw, lists)
-    label = verdict_column(rows)
-    return rows if label is None else rows.assign(label=rows[label])
+    return with_verdict(unfolded(raw, lists))
 
 
 FORMAT = Format(

@@ -11,14 +11,13 @@ from __future__ import annotations
 import pandas as pd
 
 from geomrl.progress import Say
-from geomrl.rollout.imports.flat import verdict_column, without_repeated_steps
+from geomrl.rollout.imports.flat import with_verdict, without_repeated_steps
 from geomrl.rollout.imports.format import Format, signature
 
 
 def _flat(raw: pd.DataFrame, say: Say) -> pd.DataFrame:
     """Name the reward that says right or wrong."""
-    label = verdict_column(raw)
-    return raw if label is None else raw.assign(label=raw[label])
+    return with_verdict(raw)
 
 
 FORMAT = Format(

@@ -10,16 +10,14 @@ from __future__ import annotations
 import pandas as pd
 
 from geomrl.progress import Say
-from geomrl.rollout.imports.flat import verdict_column
+from geomrl.rollout.imports.flat import with_verdict
 from geomrl.rollout.imports.format import Format, signature
 
 
 def _flat(raw: pd.DataFrame, say: Say) -> pd.DataFrame:
     """Leave ids of single rows aside, which do not say which rollouts share a problem."""
     rows = raw.drop(columns=[name for name in ("uid", "request_id") if name in raw])
-    if "acc" not in rows and (label := verdict_column(rows)):
-        rows = rows.assign(label=rows[label])
-    return rows
+    return rows if "acc" in rows else with_verdict(rows)
 
 
 FORMAT = Format(
