@@ -21,7 +21,7 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
 	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	touch $@
 
-.PHONY: install quickstart figures test test-vllm check clean
+.PHONY: install quickstart figures test test-vllm check docs dist clean
 install: $(VENV)/.installed
 
 quickstart: install
@@ -45,6 +45,16 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_contract.py
+
+# The documentation as a site, build/site/index.html; a link that leads nowhere fails.
+docs: install
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[docs]'
+	$(BIN)/python docs/make_site.py
+
+# Wheel and source archive, dist/.
+dist: install
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[release]'
+	$(BIN)/python -m build --outdir dist
 
 clean:
 	rm -rf $(VENV) $(VLLM_VENV) build dist *.egg-info

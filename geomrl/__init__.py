@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from geomrl.runs.run import Run, open_run
     from geomrl.viz.probed import draw_figures
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _HOMES = {
     "CompareConfig": "geomrl.compare.config",
