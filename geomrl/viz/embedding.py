@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from geomrl.errors import MissingExtra
+from geomrl.progress import Say
 from geomrl.seeds import derive_rng, derive_seed
 from geomrl.viz import theme
 from geomrl.viz.picture import Picture, Skipped
@@ -84,6 +85,20 @@ def require_umap() -> None:
     """
     if importlib.util.find_spec("umap") is None:
         raise MissingExtra("umap-learn", "umap", "the UMAP panel (leave it out with --no-umap)")
+
+
+def draws_umap(asked: bool | None, *, say: Say) -> bool:
+    """Return whether UMAP is drawn: as asked, or by itself where umap-learn is installed.
+
+    Raises:
+        MissingExtra: it is asked for and not installed.
+    """
+    if asked is None and importlib.util.find_spec("umap") is None:
+        say("pictures without the UMAP panel, for which: pip install 'geomrl[umap]'")
+        return False
+    if asked:
+        require_umap()
+    return asked is not False
 
 
 def principal_components(

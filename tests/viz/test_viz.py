@@ -221,6 +221,16 @@ def test_umap_is_asked_for_before_anything_is_drawn(
     with pytest.raises(MissingExtra, match="geomrl\\[umap\\]"):
         draw_figures(run, tmp_path / "out")  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
+    said: list[str] = []
+    assert not embedding.draws_umap(None, say=said.append)
+    assert "geomrl[umap]" in said[0]
+    with pytest.raises(MissingExtra, match="geomrl\\[umap\\]"):
+        embedding.draws_umap(True, say=said.append)
+    assert not embedding.draws_umap(False, say=said.append)
+
+
+def test_umap_is_drawn_where_it_is_installed() -> None:
+    assert all(embedding.draws_umap(asked, say=pytest.fail) for asked in (None, True))
 
 
 def test_drawing_imports_neither_pyplot_nor_umap() -> None:
