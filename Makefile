@@ -21,7 +21,7 @@ $(VLLM_VENV)/.installed: pyproject.toml constraints-vllm.txt
 	$(VLLM_VENV)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	touch $@
 
-.PHONY: install quickstart figures test test-vllm check docs dist clean
+.PHONY: install quickstart figures test test-vllm test-trl check docs dist clean
 install: $(VENV)/.installed
 
 quickstart: install
@@ -39,6 +39,11 @@ test: install
 
 test-vllm: $(VLLM_VENV)/.installed
 	OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest tests/vllm
+
+test-trl: install
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[trl]'
+	$(BIN)/python -c "from geomrl.integrations.trl_contract import require_trl; require_trl()"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/trl
 
 check: install
 	$(BIN)/ruff check .

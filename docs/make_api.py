@@ -103,6 +103,11 @@ PAGES = (
         "compare.measures.measure compare.*",
     ),
     Page(
+        "integrations", "geomrl.integrations",
+        "The alignment in trainers that are not geomrl's: framework-neutral, and TRL's.",
+        "integrations.alignment integrations.trl integrations.*",
+    ),
+    Page(
         "ablate", "geomrl.ablate",
         "Many trainings: variants by seeds, and their differences to weight 0.",
         "ablate.grid ablate.run ablate.*",

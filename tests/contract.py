@@ -13,7 +13,7 @@ LEVELS = (
     "geometry models",
     "probe rollout",
     "evaluate train reasoner",
-    "compare ablate",
+    "compare ablate integrations",
     "viz",
     "reproduce report",
     "cli",
@@ -26,6 +26,7 @@ HEAVY = {
     "nnsight": {"probe/extractor.py"},
     "deepspeed": {"train/deepspeed_engine.py"},
     "vllm": {"rollout/engines/vllm.py"},
+    "trl": {"integrations/trl.py"},
 }
 """Libraries that take long to import, and the only files that may: those that exist for them."""
 PRINTING = ("cli/", "progress.py", "train/display.py")

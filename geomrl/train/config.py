@@ -11,7 +11,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, get_args
+from typing import Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
@@ -52,6 +52,7 @@ __all__ = [
     "resolved_yaml",
 ]
 
+S = TypeVar("S", bound=Section)
 TRAINING = "training"
 """`training.steps` and `training.seed` may be written for the settings that are in no section."""
 
@@ -283,12 +284,29 @@ def _put(data: dict[str, Any], path: Sequence[str], value: Any) -> None:
 
 
 def _validated(data: dict[str, Any], source: str) -> TrainConfig:
+    return read_section(TrainConfig, data, source)
+
+
+def read_section(
+    section: type[S], data: Mapping[str, Any], source: str, under: tuple[str, ...] = ()
+) -> S:
+    """Check the settings of a section, or of the whole configuration.
+
+    Args:
+        section: its class.
+        data: setting -> value.
+        source: what they come from, for the error.
+        under: the section's place in a configuration, such as ("alignment",).
+
+    Raises:
+        GeomrlError: as `load_config`.
+    """
     try:
-        return TrainConfig.model_validate(data)
+        return section.model_validate(data)
     except ValidationError as error:
         faults: dict[str, str] = {}  # the first of each key: a union tells one for each branch
         for fault in error.errors():
-            key, message = _sentence(dict(fault))
+            key, message = _sentence({**fault, "loc": (*under, *fault["loc"])})
             faults.setdefault(key or message, message)
         raise GeomrlError(f"{source}: {'; '.join(faults.values())}") from error
 

@@ -7,6 +7,7 @@ import pkgutil
 import pytest
 
 import geomrl
+from geomrl.errors import MissingExtra
 
 MODULES = sorted(
     module.name
@@ -19,7 +20,13 @@ FINDER = doctest.DocTestFinder(exclude_empty=True)
 @pytest.fixture(scope="module")
 def examples():
     """Every docstring with examples, by the module that it is in."""
-    return [test for name in MODULES for test in FINDER.find(importlib.import_module(name))]
+    found = []
+    for name in MODULES:
+        try:
+            found += FINDER.find(importlib.import_module(name))
+        except MissingExtra:  # TRL is not among what `make test` installs
+            assert name == "geomrl.integrations.trl"
+    return found
 
 
 def test_worked_examples_run(examples, capsys):

@@ -1,0 +1,1 @@
+"""Hidden-Align, its gauges and its controls in trainers that are not geomrl's."""
