@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from geomrl.cli.options import (
+    AnalysisJobs,
     Chunk,
     Columns,
     Device,
@@ -89,6 +90,7 @@ def compare(
     column: Columns = None,
     engine: SamplingEngine = "auto",
     device: Device = "auto",
+    jobs: AnalysisJobs = None,
     tensor_parallel: TensorParallel = 1,
     dtype: Dtype = "auto",
     trust_remote_code: RemoteCode = False,
@@ -148,6 +150,7 @@ def compare(
             batch_tokens=batch_tokens,
         ),
         options=model_options(device, dtype, trust_remote_code, allow_pickle),
+        jobs=jobs,
         say=say,
     )
     with progress_bar("figures", "pictures") as bar:

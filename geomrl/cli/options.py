@@ -81,6 +81,14 @@ Device = Annotated[
         help="auto (every GPU, else the CPU), cpu, cuda:0, or several with commas: they share the work.",
     ),
 ]
+AnalysisJobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        help="Processes that share the analysis: default as many as cores, where memory allows.",
+        min=1,
+    ),
+]
 SamplingEngine = Annotated[
     str,
     typer.Option(

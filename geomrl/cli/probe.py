@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from geomrl.cli.options import (
+    AnalysisJobs,
     Chunk,
     Columns,
     Device,
@@ -89,6 +90,7 @@ def probe(
     own_format: OwnFormat = None,
     engine: SamplingEngine = "auto",
     device: Device = "auto",
+    jobs: AnalysisJobs = None,
     tensor_parallel: TensorParallel = 1,
     dtype: Dtype = "auto",
     trust_remote_code: RemoteCode = False,
@@ -161,7 +163,7 @@ def probe(
         )
     run = probe_states(
         reader, out, config=extraction, seed=seed, n_boot=boot, n_perm=permutations,
-        options=options, say=say,
+        options=options, jobs=jobs, say=say,
     )  # fmt: skip
     print_headline(run)
     lacking = run.summary["shortcomings"]

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import pandas as pd
 
-from geomrl.compare.anchor_part import anchor_part
 from geomrl.compare.config import CompareConfig
 from geomrl.compare.corners import POLICIES, Corners
 from geomrl.compare.encoder_change import GeometryEvidence
+from geomrl.compare.place_part import Found, PlaceParts, finish_place, read_place
 from geomrl.compare.policy_change import PolicyEvidence, policy_evidence
 from geomrl.compare.rows import CHANGE, Place, Row
 from geomrl.compare.verdict import Evidence, decide
 from geomrl.compare.verdict_file import drawn_together, elsewhere_entry, verdict_entry
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.identical import identical
+from geomrl.files import user_code_hash
 from geomrl.models.context import Context
 from geomrl.progress import progress_bar
+from geomrl.runs.pieces import Piece, finish_pieces
 from geomrl.verify.marker import parse_marker
 from geomrl.verify.verifier import MathVerifier
 
@@ -47,14 +51,9 @@ def compare_checkpoint(
         )
     rows = _policy_rows(policy)
     geometry: dict[tuple[str, str], GeometryEvidence | None] = {}
-    n_layers, total = len(corners.layers), len(corners.layers) * len(corners.anchors)
-    with progress_bar("comparing", "layer x anchor", show=context.show) as bar:
-        bar.set(0, total)
-        for number, anchor in enumerate(corners.anchors, start=1):
-            found, evidence = anchor_part(corners, anchor, config, bar.advance)
-            bar.set(number * n_layers, total)  # also where it was finished before
-            rows += found
-            geometry |= {(layer, anchor): each for layer, each in evidence.items()}
+    for where, (found, evidence) in _places(corners, config, context).items():
+        rows += found
+        geometry[where] = evidence
     verdict = decide(Evidence(policy, geometry[config.layer, config.anchor]), config.margins)
     place = Place(config.layer, config.anchor)
     together = drawn_together(rows, place, verdict.components, config.margins.cosine)
@@ -72,6 +71,39 @@ def compare_checkpoint(
     ]
     entry = {"checkpoint": label, **verdict_entry(verdict), "elsewhere": others}
     return pd.DataFrame(rows).assign(checkpoint=label), entry
+
+
+def _places(
+    corners: Corners, config: CompareConfig, context: Context
+) -> dict[tuple[str, str], Found]:
+    """Return rows and evidence by layer and anchor; those that are not finished are computed."""
+    parts = PlaceParts(
+        out=corners.out,
+        base=corners.base,
+        rl=corners.rl,
+        contents=tuple(corners.contents.items()),
+        layers=corners.layers,
+        config=config,
+        measures=tuple((spec, user_code_hash(spec)) for spec in config.measures),
+        call=uuid4().hex,
+    )
+    places = [(layer, anchor) for anchor in corners.anchors for layer in corners.layers]
+    todo = [
+        Piece(place, kind="with probes" if parts.heavy(place[1]) else "")
+        for place in places
+        if read_place(parts, *place) is None
+    ]
+    with progress_bar("comparing", "layer x anchor", show=context.show) as bar:
+        bar.set(len(places) - len(todo), len(places))
+        work = partial(finish_place, parts)
+        finish_pieces(todo, work, jobs=context.jobs, advance=bar.advance, say=context.say)
+    return {place: _finished(parts, *place) for place in places}
+
+
+def _finished(parts: PlaceParts, layer: str, anchor: str) -> Found:
+    found = read_place(parts, layer, anchor)
+    assert found is not None
+    return found
 
 
 def _policy_rows(policy: PolicyEvidence) -> list[Row]:

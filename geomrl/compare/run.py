@@ -52,6 +52,7 @@ def compare_models(
     marker: str = BOXED,
     own_prompts: bool = False,
     options: ModelOptions | None = None,
+    jobs: int | None = None,
     show: bool = True,
     say: Say = lambda line: None,
 ) -> Comparison:
@@ -74,6 +75,8 @@ def compare_models(
         own_prompts: let models have different prompts (each its own chat template) instead of
             refusing; what differs is then prompt and weights together, and a remark says so.
         options: how to load the models.
+        jobs: processes that share the layers and anchors of the analysis; None takes one a core. The
+            table does not depend on it.
         show: show progress bars.
         say: called with remarks.
 
@@ -94,7 +97,7 @@ def compare_models(
     own = [own_measure(spec) for spec in config.measures]
     chosen = load_problems(problems, limit=limit, columns=columns)
     check_distinct(chosen)
-    context = Context(options or ModelOptions(), show, say)
+    context = Context(options or ModelOptions(), show, say, jobs)
     options = context.options
     check_one_architecture([options.outline(name) for name in names])
     first = named[0][0] or model_label(names[0])

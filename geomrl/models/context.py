@@ -10,7 +10,7 @@ from geomrl.progress import Say
 
 @dataclass(frozen=True)
 class Context:
-    """How models are loaded, whether progress bars are shown, and where remarks go.
+    """How models are loaded, whether progress bars are shown, where remarks go, processes of an analysis.
 
     Functions for users take these as keywords of their own, and make a context of them.
     """
@@ -18,3 +18,4 @@ class Context:
     options: ModelOptions = field(default_factory=ModelOptions)
     show: bool = True
     say: Say = lambda line: None
+    jobs: int | None = None  # None: one a core

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
 from geomrl.files import read_parquet
-from geomrl.geometry.similarity import Places, ReadStates, similarity_table
+from geomrl.geometry.similarity import Places, similarity_table
+from geomrl.models.context import Context
 from geomrl.models.loading import LoadedModel
 from geomrl.probe.extraction import ModelProbe, anchors_hash, rollouts_hash
 from geomrl.progress import progress_bar
 from geomrl.runs.manifest import versions
 from geomrl.runs.parts import Parts, parts_key
+from geomrl.runs.pieces import Piece, finish_pieces
 from geomrl.runs.rollouts import columns_hash, labels_hash
-from geomrl.runs.run import Run, run_marker
+from geomrl.runs.run import Run, open_run, run_marker
 from geomrl.runs.states import StateStore
 from geomrl.stats.draws import Draws
 
@@ -27,9 +29,22 @@ Place = tuple[pd.DataFrame, Float[np.ndarray, "rows d"]]
 
 
 def similarity_of(
-    run: Run, loaded: LoadedModel, store: StateStore, draws: Draws, show: bool
+    run: Run,
+    loaded: LoadedModel,
+    store: StateStore,
+    draws: Draws,
+    *,
+    context: Context,
 ) -> tuple[pd.DataFrame, list[str]]:
-    """Return this encoder's rows for every benchmark, and notes on them."""
+    """Return this encoder's rows for every benchmark, and notes on them.
+
+    Args:
+        run: whose rollouts were read.
+        loaded: the encoder.
+        store: its states.
+        draws: seed, n_boot and n_perm.
+        context: processes, whether a bar is shown, and where the estimate goes.
+    """
     tables, notes = [], []
     labels = run.rollouts
     policy = labels["policy"].dropna()
@@ -39,14 +54,27 @@ def similarity_of(
         str(name): _similarity_parts(run, store, name, draws)
         for name in labels["benchmark"].unique()
     }
-    with progress_bar("similarity", "layer x anchor", show=show) as bar:
-        bar.set(0, len(parts) * len(layers) * len(anchors))
-        read = partial(run.states, encoder=loaded.key)
-        finish_places(read, layers, anchors, parts, draws=draws, advance=bar.advance)
+    places = [(layer, anchor) for anchor in anchors for layer in layers]
+    todo = [
+        Piece(place)
+        for place in places
+        if any(Places(kept, draws).read(*place) is None for kept in parts.values())
+    ]
+    with progress_bar("similarity", "layer x anchor", show=context.show) as bar:
+        bar.set(len(places) - len(todo), len(places))
+        analysis = _Analysis(
+            path=run.path,
+            encoder=loaded.key,
+            parts=tuple(parts.items()),
+            draws=draws,
+            call=uuid4().hex,
+        )
+        work = partial(_finish_place, analysis)
+        finish_pieces(todo, work, jobs=context.jobs, advance=bar.advance, say=context.say)
     for benchmark, kept in parts.items():
 
         def of_one(layer: str, anchor: str, benchmark: str = benchmark) -> Place:
-            return of_benchmark(*read(layer, anchor), benchmark)
+            return of_benchmark(*run.states(layer, anchor, loaded.key), benchmark)
 
         result = similarity_table(
             of_one, layers, anchors, parts=kept, progress=None, **asdict(draws),
@@ -62,38 +90,32 @@ def similarity_of(
     return pd.concat(tables, ignore_index=True), notes
 
 
-def finish_places(
-    read: ReadStates,
-    layers: Sequence[str],
-    anchors: Sequence[str],
-    parts: Mapping[str, Parts],
-    *,
-    draws: Draws,
-    advance: Callable[[], None],
-) -> None:
-    """Compute the places of every benchmark that are not finished, each read from the store once.
+@dataclass(frozen=True, kw_only=True)
+class _Analysis:
+    """What a process needs to compute any place; `call` tells one analysis of a folder from the next."""
 
-    Args:
-        read: (layer, anchor) -> rows with their benchmark, and states: a run's `states`.
-        layers: as stored.
-        anchors: as stored.
-        parts: where the finished places are kept, by benchmark.
-        draws: seed, n_boot and n_perm.
-        advance: called after each place of a benchmark.
+    path: Path
+    encoder: str
+    parts: tuple[tuple[str, Parts], ...]  # by benchmark
+    draws: Draws
+    call: str
 
-    Raises:
-        GeomrlError: states cannot be read, or the rows are broken.
-    """
-    places = {name: Places(kept, draws) for name, kept in parts.items()}
-    for anchor in anchors:
-        for layer in layers:
-            todo = [name for name in places if places[name].read(layer, anchor) is None]
-            if todo:
-                rows, states = read(layer, anchor)
-            for name in todo:
-                places[name].make(layer, anchor, *of_benchmark(rows, states, name))
-            for _ in places:
-                advance()
+
+def _finish_place(analysis: _Analysis, layer: str, anchor: str) -> None:
+    """Compute what is not finished at one place, read from the store once for all benchmarks."""
+    run, places = _opened(analysis)
+    todo = [name for name in places if places[name].read(layer, anchor) is None]
+    rows, states = run.states(layer, anchor)
+    for name in todo:
+        places[name].make(layer, anchor, *of_benchmark(rows, states, name))
+
+
+@lru_cache(maxsize=1)
+def _opened(analysis: _Analysis) -> tuple[Run, dict[str, Places]]:
+    """Return the run, and its places by benchmark, which keep what an anchor's labels fix."""
+    parts = dict(analysis.parts)
+    run = open_run(analysis.path, analysis.encoder)
+    return run, {name: Places(kept, analysis.draws) for name, kept in parts.items()}
 
 
 def of_benchmark(rows: pd.DataFrame, states: Float[np.ndarray, "rows d"], benchmark: str) -> Place:

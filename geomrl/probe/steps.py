@@ -106,6 +106,7 @@ def probe_states(
     n_boot: int = 2000,
     n_perm: int = 1000,
     options: ModelOptions | None = None,
+    jobs: int | None = None,
     show: bool = True,
     say: Say = lambda line: None,
 ) -> Run:
@@ -120,17 +121,22 @@ def probe_states(
         n_boot: bootstrap draws.
         n_perm: permutations.
         options: how to load the model; several devices share the shards.
+        jobs: processes that share the layers and anchors of the analysis; None takes one a core. The
+            table does not depend on it.
         show: show progress bars.
-        say: called with a line for the user (size estimate, warnings).
+        say: called with a line for the user (size and time estimates, warnings).
 
     Raises:
         GeomrlError: see the message; finished shards are kept.
     """
-    context, draws = Context(options or ModelOptions(), show, say), Draws(seed, n_boot, n_perm)
+    context, draws = (
+        Context(options or ModelOptions(), show, say, jobs),
+        Draws(seed, n_boot, n_perm),
+    )
     reader = model_probe(model, context.options).as_filed(Path(out) / STATES)
     run, store = read_states(reader, out, config=config, context=context)
     loaded = reader.loaded
-    table, notes = similarity_of(run, loaded, store=store, draws=draws, show=show)
+    table, notes = similarity_of(run, loaded, store=store, draws=draws, context=context)
     for note in notes:
         say(f"note: {note}")
     with turn(run.path):

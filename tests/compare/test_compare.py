@@ -17,12 +17,13 @@ from older_stores import write_as_before
 from planted_models import Edit, edited, random_turn, rotated
 
 from geomrl.cli.app import app
+from geomrl.compare import place_part
 from geomrl.compare.comparison import open_comparison
 from geomrl.compare.config import CompareConfig, check_distinct
 from geomrl.compare.corners import POLICIES, Corners
 from geomrl.compare.encoder_change import geometry_evidence, pair_states
 from geomrl.compare.measures.measure import Compared, PlaceSettings, shown_entry, shown_of
-from geomrl.compare.place import MEASURES, own_rows
+from geomrl.compare.place import MEASURES, own_rows, place_rows
 from geomrl.compare.rows import COLUMNS, Place
 from geomrl.compare.run import compare_models
 from geomrl.errors import GeomrlError
@@ -33,6 +34,7 @@ from geomrl.problems.problem import Problem
 from geomrl.report.page import write_report
 from geomrl.rollout.engine import Sampling
 from geomrl.rollout.generate import RolloutConfig
+from geomrl.runs import pieces
 from geomrl.runs.rollouts import read_rollouts, write_rollouts
 from geomrl.verify.verifier import MathVerifier
 from geomrl.viz import theme
@@ -123,6 +125,50 @@ def test_the_same_command_makes_nothing_again_and_other_settings_are_refused(
     assert {p: p.stat().st_mtime_ns for p in comparison.path.rglob("*.safetensors")} == made
     with pytest.raises(GeomrlError, match="other settings"):
         compare_models(**names, **{**SETTINGS, "limit": 20})
+
+
+@pytest.fixture
+def places_left(comparison, tmp_path):
+    """The comparison, none of whose places is finished; and what compares it again."""
+    out = shutil.copytree(comparison.path, tmp_path / "compare")
+    for part in out.glob("parts/*/m*"):  # of marker_end; those of before_answer are kept
+        part.unlink()
+
+    def again(checkpoints, **options):
+        names = {"base": checkpoints[0], "rl": [checkpoints[1], checkpoints[0]], "out": out}
+        return compare_models(**names, **SETTINGS, **options).table
+
+    return again
+
+
+def test_a_killed_comparison_goes_on_from_the_places_that_are_finished(
+    comparison, checkpoints, places_left, monkeypatch
+):
+    done = []
+
+    def rows(at, killed_at):
+        done.append(at.place)
+        if len(done) == killed_at:
+            raise KeyboardInterrupt
+        return place_rows(at)
+
+    monkeypatch.setattr(place_part, "place_rows", lambda at: rows(at, killed_at=2))
+    with pytest.raises(KeyboardInterrupt):
+        places_left(checkpoints)
+    done.clear()
+    monkeypatch.setattr(place_part, "place_rows", lambda at: rows(at, killed_at=0))
+    pd.testing.assert_frame_equal(places_left(checkpoints), comparison.table)
+    assert len(done) == 4 - 1  # two checkpoints at two layers of one anchor
+    places_left(checkpoints)
+    assert len(done) == 4 - 1  # a finished comparison computes nothing
+
+
+def test_places_shared_by_processes_are_the_same(comparison, checkpoints, places_left, monkeypatch):
+    monkeypatch.setattr(pieces, "_PAYS", 0.0)
+    lines = []
+    found = places_left(checkpoints, jobs=2, say=lines.append)
+    pd.testing.assert_frame_equal(found, comparison.table)
+    assert [line for line in lines if "places left, about" in line]
 
 
 def test_states_of_an_older_geomrl_are_compared_with_new_ones(comparison, tmp_path):

@@ -11,6 +11,7 @@ from geomrl.probe import intervention, steps
 from geomrl.probe.extraction import ExtractionConfig
 from geomrl.rollout.imports.config import ImportConfig
 from geomrl.rollout.steps import import_rollouts
+from geomrl.runs import pieces
 from geomrl.runs.states import StateStore
 
 CONFIG = ExtractionConfig(layers=("1", "final"), anchors=("before_marker", "marker_end"))
@@ -74,6 +75,16 @@ def test_similarity_goes_on_from_the_places_that_are_finished(run, monkeypatch, 
     for part in (run / "parts").rglob("*.json"):
         part.unlink()
     pd.testing.assert_frame_equal(probe(run).similarity, found.similarity)
+
+
+def test_places_shared_by_processes_are_the_same(run, monkeypatch):
+    found = probe(run, jobs=1).similarity
+    for part in (run / "parts").rglob("*.json"):
+        part.unlink()
+    monkeypatch.setattr(pieces, "_PAYS", 0.0)
+    lines = []
+    pd.testing.assert_frame_equal(probe(run, jobs=2, say=lines.append).similarity, found)
+    assert any(line.startswith("3 places left, about") for line in lines)
 
 
 def test_other_draws_are_computed(run, monkeypatch):
