@@ -5,8 +5,8 @@ position before the answer marker. It gives no formula in public: `cosine` is ou
 other kinds are what a loss-type ablation compares it with. Our assumptions, for all kinds:
 
 - a problem has one vote, whatever its number of correct rollouts;
-- no stop-gradient anywhere: the gradient is that of the figure which is logged, as finite
-  differences would find it, also through centroids and centres;
+- no stop-gradient, but in `l1_detached`: the gradient is that of the figure which is logged, as
+  finite differences would find it, also through centroids and centres;
 - a state without a direction (the zero vector) has cosine 0 with everything, and no gradient.
 
 Two losses one might miss are not new. Mean squared distance of *unit* vectors is twice `cosine`;
@@ -47,14 +47,28 @@ def hidden_align(
     With h the states of a group's n >= 2 correct rollouts, u = h / |h| and S = sum of u:
 
     - cosine: 1 - mean over pairs of u_i . u_j = 1 - (|S|^2 - n) / (n (n - 1)).
+    - repel: mean over pairs of u_i . u_j, whose gradient is minus that of `cosine`: the arm that a
+      claim of "closer is better" must beat. It is least where directions are furthest apart.
     - leave_one_out: 1 - mean over i of cos(u_i, S - u_i). At n = 2 this is `cosine`.
     - mse: mean over pairs of |h_i - h_j|^2 / hidden, on the states as they are. Its unit is the
       square of a state's coordinates: states twice as long give four times the loss, so a weight
       does not carry over between layers or models.
+    - l1_detached: mean over ordered pairs of |h_i - sg(h_j)|_1 / hidden, sg without gradient: the
+      distance of CODI (Shen et al. 2025, arXiv 2502.21074), which draws a student's state before
+      the answer to its teacher's. Our assumption: among rollouts none is the teacher, so each
+      correct one is every other's. CODI's code can take the smooth L1 distance, or divide by the
+      teacher's deviation; here is the plain one. The axes matter: it is not blind to rotations.
     - contrastive_wrong: supervised contrastive loss (Khosla et al. 2020, L_out): positives are the
       group's other correct rollouts, negatives its incorrect ones. A group without an incorrect
       one has nothing to contrast with, and is not eligible.
     - contrastive_problems: the same, but negatives are the correct rollouts of all other groups.
+    - supcon: the same, but negatives are all other rollouts of the table, of every problem, correct
+      or not. Khosla et al. have labels for all, and so anchors everywhere; our assumption is that
+      only correct rollouts of one problem are a class, and incorrect ones are of none.
+    - soft_nn: soft nearest neighbour loss (Frosst et al. 2019, arXiv 1902.01889, eq. 1) with the
+      same classes: minus the log of positives' share in sum exp(u_i . u_j / temperature). They
+      take squared Euclidean distances and fit the temperature; our assumption is cosines, the
+      same up to the temperature for unit vectors, and a fixed one.
     - relational: mean over pairs i, j and over other groups q of (u_i . c_q - u_j . c_q)^2, with
       c_q the direction of q's S. Our adaptation of relational distillation (Park et al. 2019),
       which matches a student's relations to a teacher's: here there is no teacher, and a group's
@@ -67,10 +81,10 @@ def hidden_align(
 
     The kinds in GROUP_LOCAL are the same however the groups are split over calls (weighted by
     `eligible_groups`); the others need the whole optimiser step in one table, where a group is
-    eligible only if there is another to compare with (with a correct rollout, but for `centred`).
-    Time and memory are linear in the rollouts, except rollouts x groups for `relational`, rollouts
-    x the largest group for `contrastive_wrong` and (correct rollouts)^2 for
-    `contrastive_problems`.
+    eligible only if there is another to compare with (with a correct rollout for `relational` and
+    `contrastive_problems`). Time and memory are linear in the rollouts, except rollouts x groups for
+    `relational`, rollouts x the largest group for `contrastive_wrong` and `l1_detached` (there times
+    hidden), and (rollouts)^2, or of the correct ones alone, for the kinds with all as negatives.
 
     Args:
         states: [rollouts, hidden]; half precision is computed in float32.

@@ -55,6 +55,11 @@ def cosine(x: States, labels: Labels, temperature: float) -> Values:
     return _spread_of_units(unit, lost, labels)
 
 
+def repel(x: States, labels: Labels, temperature: float) -> Values:
+    """u_i . u_j, over pairs: the default kind with its sign turned."""
+    return 1 - cosine(x, labels, temperature)
+
+
 def leave_one_out(x: States, labels: Labels, temperature: float) -> Values:
     """1 - cos(u_i, sum of the other correct rollouts' directions)."""
     unit, lost = _unit(x[labels.members], _SHORTEST)
@@ -67,6 +72,21 @@ def leave_one_out(x: States, labels: Labels, temperature: float) -> Values:
 def mse(x: States, labels: Labels, temperature: float) -> Values:
     """|h_i - h_j|^2 / hidden, over pairs."""
     return 2 * _spread(x[labels.members], labels) / x.shape[1]
+
+
+def l1_detached(x: States, labels: Labels, temperature: float) -> Values:
+    """|h_i - h_j|_1 / hidden, over ordered pairs; h_j is a teacher, without gradient."""
+    student = x[labels.members]
+    teacher = student.detach()
+    first = torch.searchsorted(labels.own, labels.own)  # [k] where each member's group begins
+    place = torch.arange(len(student), device=x.device) - first
+    size = labels.size.long()
+    values = student.new_zeros(len(student))
+    for step in range(1, int(size.max())):
+        other = first + (place + step) % size  # [k] the member `step` further on, round its group
+        apart = (student - teacher[other]).abs().mean(-1)
+        values = values + torch.where(step < size, apart, 0.0)
+    return values / (labels.size.to(x.dtype) - 1)
 
 
 def contrastive_wrong(x: States, labels: Labels, temperature: float) -> Values:
@@ -82,42 +102,58 @@ def contrastive_wrong(x: States, labels: Labels, temperature: float) -> Values:
     correct = present.clone()
     present[block, place] = True
     correct[block, place] = labels.correct[rows]
-    return _contrast(
-        padded,
-        present,
-        anchor=correct,
-        alike=correct[:, :, None] & correct[:, None, :],
-        temperature=temperature,
-    )
+    itself = torch.eye(shape[1], dtype=torch.bool, device=rows.device)
+    logits = torch.bmm(padded, padded.transpose(1, 2))[correct] / temperature  # [k, m]
+    others = (present[:, None, :] & ~itself)[correct]
+    positive = (correct[:, None, :] & ~itself)[correct]
+    return _pooled(logits, others) - _mean(logits, positive)
 
 
 def contrastive_problems(x: States, labels: Labels, temperature: float) -> Values:
     """Supervised contrastive; negatives are other groups' correct rollouts."""
-    rows = sorted_rows(labels.group, labels.correct)
+    logits, others, positive = _classes(x, labels, labels.correct, temperature)
+    return _pooled(logits, others) - _mean(logits, positive)
+
+
+def supcon(x: States, labels: Labels, temperature: float) -> Values:
+    """Supervised contrastive; negatives are all other rollouts of the table."""
+    everyone = torch.ones_like(labels.correct)
+    logits, others, positive = _classes(x, labels, everyone, temperature)
+    return _pooled(logits, others) - _mean(logits, positive)
+
+
+def soft_nn(x: States, labels: Labels, temperature: float) -> Values:
+    """Soft nearest neighbour: -log of the share of the pull that comes from positives."""
+    everyone = torch.ones_like(labels.correct)
+    logits, others, positive = _classes(x, labels, everyone, temperature)
+    return _pooled(logits, others) - _pooled(logits, positive)
+
+
+def _classes(
+    x: States, labels: Labels, chosen: Bool[Tensor, " rows"], temperature: float
+) -> tuple[Float[Tensor, "k m"], Bool[Tensor, "k m"], Bool[Tensor, "k m"]]:
+    """Return each member's cosines with the chosen rows of the table over the temperature.
+
+    And which of these rows are others than itself, and which of them are its positives: correct
+    rollouts of its group.
+    """
+    rows = sorted_rows(labels.group, chosen)
+    problem, right = labels.group[rows], labels.correct[rows]
     unit, _ = _unit(x[rows], _SHORTEST)
-    problem = labels.group[rows]
-    everyone = torch.ones_like(problem, dtype=torch.bool)
-    same = problem[:, None] == problem[None, :]
-    anchors = labels.eligible[problem]
-    return _contrast(
-        unit[None], everyone[None], anchor=anchors[None], alike=same[None], temperature=temperature
-    )
+    member = right & labels.eligible[problem]  # [m], in the order of `labels.members`
+    itself = torch.eye(len(rows), dtype=torch.bool, device=x.device)[member]
+    alike = right & (problem[member][:, None] == problem)
+    return unit[member] @ unit.T / temperature, ~itself, alike & ~itself
 
 
-def _contrast(
-    unit: Float[Tensor, "blocks m hidden"],
-    present: Bool[Tensor, "blocks m"],
-    anchor: Bool[Tensor, "blocks m"],
-    alike: Bool[Tensor, "blocks m m"],
-    temperature: float,
-) -> Float[Tensor, " k"]:
-    """Return each anchor's log-sum-exp over all others of its block minus its mean positive."""
-    logits = torch.bmm(unit, unit.transpose(1, 2))[anchor] / temperature  # [k, m]
-    itself = torch.eye(unit.shape[1], dtype=torch.bool, device=unit.device)
-    others = (present[:, None, :] & ~itself)[anchor]
-    positive = (alike & ~itself)[anchor]
-    pulled = (logits * positive).sum(-1) / positive.sum(-1)
-    return logits.masked_fill(~others, -torch.inf).logsumexp(-1) - pulled
+def _pooled(logits: Float[Tensor, "k m"], chosen: Bool[Tensor, "k m"]) -> Values:
+    """Return the log-sum-exp of each row's chosen logits."""
+    return logits.masked_fill(~chosen, -torch.inf).logsumexp(-1)
+
+
+def _mean(logits: Float[Tensor, "k m"], chosen: Bool[Tensor, "k m"]) -> Values:
+    """Return the mean of each row's chosen logits."""
+    return (logits * chosen).sum(-1) / chosen.sum(-1)
 
 
 def relational(x: States, labels: Labels, temperature: float) -> Values:

@@ -50,9 +50,16 @@ LOSSES = {
     for loss in (
         Loss(name="cosine", words="1 - the mean cosine of two correct rollouts"),
         Loss(
+            name="repel", words="the mean cosine of two correct rollouts: the default, turned round"
+        ),
+        Loss(
             name="leave_one_out", words="1 - the mean cosine with the sum of the other directions"
         ),
         Loss(name="mse", words="the mean squared difference of two correct rollouts' coordinates"),
+        Loss(
+            name="l1_detached",
+            words="the mean absolute difference from another correct rollout, held still as teacher",
+        ),
         Loss(
             name="contrastive_wrong",
             words="supervised contrastive, against the group's incorrect rollouts",
@@ -63,6 +70,18 @@ LOSSES = {
             name="contrastive_problems",
             words="supervised contrastive, against correct rollouts of other groups",
             others="correct",
+            temperature=True,
+        ),
+        Loss(
+            name="supcon",
+            words="supervised contrastive, against all other rollouts",
+            others="all",
+            temperature=True,
+        ),
+        Loss(
+            name="soft_nn",
+            words="soft nearest neighbour, against all other rollouts",
+            others="all",
             temperature=True,
         ),
         Loss(

@@ -22,7 +22,7 @@ from geomrl.train.gradient_cache import cached_gradients, surrogate
 from geomrl.train.losses import LOSSES
 from geomrl.train.sections import AlignmentConfig
 
-SCALE_INVARIANT = tuple(kind for kind in KINDS if kind not in ("mse", "centred"))
+SCALE_INVARIANT = tuple(kind for kind in KINDS if kind not in ("mse", "l1_detached", "centred"))
 TEMPERATURE = 0.3
 
 
@@ -38,6 +38,10 @@ def naive_loss(states, group, correct, kind):
     losses = []
     for g, own in right.items():
         others = [i for q, rows in right.items() if q != g for i in rows]
+        negatives = {
+            "contrastive_wrong": wrong[g],
+            "contrastive_problems": others,
+        }.get(kind, [i for i in range(len(h)) if i not in own])
         if len(own) < 2 or (kind == "contrastive_wrong" and not wrong[g]):
             continue
         if kind == "centred":
@@ -46,6 +50,10 @@ def naive_loss(states, group, correct, kind):
             values = [1 - cosine(away[i], away[j]) for i, j in itertools.combinations(own, 2)]
         elif kind == "cosine":
             values = [1 - cosine(h[i], h[j]) for i, j in itertools.combinations(own, 2)]
+        elif kind == "repel":
+            values = [cosine(h[i], h[j]) for i, j in itertools.combinations(own, 2)]
+        elif kind == "l1_detached":
+            values = [np.abs(h[i] - h[j]).mean() for i, j in itertools.permutations(own, 2)]
         elif kind == "mse":
             values = [((h[i] - h[j]) ** 2).mean() for i, j in itertools.combinations(own, 2)]
         elif kind == "leave_one_out":
@@ -65,12 +73,15 @@ def naive_loss(states, group, correct, kind):
                 for c in centroids
             ]
         else:
-            negatives = wrong[g] if kind == "contrastive_wrong" else others
             values = []
             for i in own:
                 near = {j: math.exp(cosine(h[i], h[j]) / TEMPERATURE) for j in [*own, *negatives]}
                 below = sum(near[j] for j in [*own, *negatives] if j != i)
-                values += [np.mean([-math.log(near[j] / below) for j in own if j != i])]
+                pulls = [near[j] / below for j in own if j != i]
+                soft = kind == "soft_nn"
+                values += [
+                    -math.log(sum(pulls)) if soft else np.mean([-math.log(p) for p in pulls])
+                ]
         losses.append(np.mean(values))
     return np.mean(losses)
 
@@ -94,8 +105,45 @@ def test_loss_equals_its_definition_pair_by_pair(kind, seed):
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradient_is_that_of_finite_differences(kind):
     states, group, correct = build_table(groups=4, samples=4, hidden=3)
+    if kind == "l1_detached":  # each is teacher in turn, so half of the difference is not passed on
+        twice = (states.numpy()[:, None] - states.numpy()[None]).copy()
+        same = group[:, None].eq(group) & correct[:, None] & correct
+        n = same.sum(1).clamp_min(2).double()
+        expected = (torch.tensor(np.sign(twice)) * same[:, :, None]).sum(1)
+        expected /= (n * (n - 1))[:, None] * states.shape[1] * eligible_groups(group, correct, kind)
+        torch.testing.assert_close(gradient(states, group, correct, kind), expected)
+        return
     leaf = states.requires_grad_()
     assert torch.autograd.gradcheck(lambda x: loss(x, group, correct, kind), leaf)
+
+
+def test_repel_pushes_exactly_where_the_default_pulls():
+    table = build_table()
+    pull, push = (gradient(*table, kind) for kind in ("cosine", "repel"))
+    assert torch.equal(push, -pull)
+    assert (loss(*table, "repel") + loss(*table, "cosine")).item() == pytest.approx(1)
+
+
+def test_a_teacher_gets_no_gradient():
+    # The second is between the two others: they pull it both ways, and it pulls each of them.
+    states = torch.tensor([[0.0, 0], [1, 1], [5, 2]], dtype=torch.float64)
+    everyone = torch.zeros(3), torch.ones(3, dtype=bool)
+    assert loss(states, *everyone, "l1_detached").item() == pytest.approx((2 + 7 + 5) / 3 / 2)
+    pulled = torch.tensor([[-1.0, -1], [0, 0], [1, 1]], dtype=torch.float64) / 6
+    torch.testing.assert_close(gradient(states, *everyone, "l1_detached"), pulled)
+
+
+def test_soft_nn_wants_one_near_positive_and_supcon_all():
+    # Cosines of the first with the others: 1 and 0 (correct), 0 (incorrect), at temperature 1.
+    states = torch.tensor([[1.0, 0, 0], [2, 0, 0], [0, 1, 0], [0, 0, 1]], dtype=torch.float64)
+    group, correct = torch.tensor([0, 0, 0, 1]), torch.tensor([True, True, True, False])
+    e = math.e
+    near, far = math.log((e + 2) / (e + 1)), math.log(3 / 2)
+    found = hidden_align(states, group, correct, "soft_nn", temperature=1.0)
+    assert found.item() == pytest.approx((2 * near + far) / 3)
+    near, far = math.log(e + 2) - 1 / 2, math.log(3)
+    found = hidden_align(states, group, correct, "supcon", temperature=1.0)
+    assert found.item() == pytest.approx((2 * near + far) / 3)
 
 
 def test_two_unit_vectors_at_a_known_angle():
@@ -159,9 +207,10 @@ def test_leave_one_out_is_not_the_pairwise_loss_in_disguise():
 
 def test_kinds_pull_in_different_directions():
     table = build_table(seed=2)
-    gradients = torch.stack([gradient(*table, kind).flatten() for kind in KINDS])
+    kinds = [kind for kind in KINDS if kind != "repel"]
+    gradients = torch.stack([gradient(*table, kind).flatten() for kind in kinds])
     unit = torch.nn.functional.normalize(gradients, dim=1)
-    away = unit @ unit.T - torch.eye(len(KINDS))
+    away = unit @ unit.T - torch.eye(len(kinds))
     assert away.abs().max() < 0.999
 
 
@@ -174,8 +223,9 @@ def test_loss_is_blind_to_order_rotation_and_scale(kind, seed, groups, scale):
     order = torch.tensor(np.random.default_rng(seed).permutation(len(states)))
     assert loss(states[order], group[order], correct[order], kind).item() == pytest.approx(found)
     turn = torch.tensor(ortho_group.rvs(4, random_state=seed))
-    assert loss(states @ turn, group, correct, kind).item() == pytest.approx(found)
-    factor = scale**2 if kind == "mse" else 1
+    turned = loss(states @ turn, group, correct, kind).item()
+    assert (turned == pytest.approx(found)) == (kind != "l1_detached")
+    factor = {"mse": scale**2, "l1_detached": scale}.get(kind, 1)
     assert loss(scale * states, group, correct, kind).item() == pytest.approx(factor * found)
     if kind in SCALE_INVARIANT:
         lengths = torch.tensor(np.random.default_rng(seed).uniform(0.1, 10, (len(states), 1)))
@@ -236,7 +286,7 @@ def test_eligible_groups_are_counted_by_kind():
     assert alone == {kind: int(kind in GROUP_LOCAL) for kind in KINDS}
     with_wrong = group != 8  # another group, without a correct rollout: a centre, no centroid
     some = {kind: eligible_groups(group[with_wrong], correct[with_wrong], kind) for kind in KINDS}
-    assert some == alone | {"centred": 1}
+    assert some == alone | {"supcon": 1, "soft_nn": 1, "centred": 1}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -355,8 +405,10 @@ def test_the_surrogate_reports_no_loss(kind):
         {"final": states}, group, correct=correct, kind=kind, temperature=TEMPERATURE
     )
     value = surrogate({"final": states}, cached.gradients).item()
-    # Euler: degree 0 in the table's scale gives 0, degree 2 gives twice the loss.
-    assert value == pytest.approx(2 * cached.loss if kind == "mse" else 0, abs=1e-12)
+    # Euler: degree 0 in the table's scale gives 0, degree 2 gives twice the loss; of degree 1 a
+    # teacher holds half.
+    degree = {"mse": 2, "l1_detached": 0.5}.get(kind, 0)
+    assert value == pytest.approx(degree * cached.loss, abs=1e-12)
 
 
 def test_the_pairwise_gradient_is_the_published_surrogate():
