@@ -22,6 +22,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from geomrl.errors import GeomrlError
 from geomrl.train.config import TrainConfig, override, read_yaml
+from geomrl.train.sections import AlignmentConfig
 from geomrl.train.values import RANDOM_ANCHOR, Kind, Section, TrainAnchor, distinct
 
 BASELINE = "baseline"
@@ -43,6 +44,7 @@ _KEYS = {
     "weight": "alignment.weight",
 }
 _SEED = "seed"
+_TURNED, _TURNED_OF = "repel", "cosine"  # a weight below 0 of the second is a weight of the first
 
 
 def _as_layers(value: Any) -> Any:
@@ -66,7 +68,10 @@ class Factors(Section):
     layer: _LayerLevels = Field(
         default_factory=list, description="Values of alignment.layers: a layer, or a list of them."
     )
-    weight: list[float] = Field(default_factory=list, description="Values of alignment.weight.")
+    weight: list[float] = Field(
+        default_factory=list,
+        description="Values of alignment.weight; below 0 the states are pushed apart: kind repel.",
+    )
     control: list[Control] = Field(
         default_factory=list,
         description="Negative controls: what is aligned is not what the paper aligns.",
@@ -217,6 +222,7 @@ def plan_arms(config: TrainConfig, grid: Grid, source: str = "the grid") -> Plan
         raise GeomrlError(
             "alignment.weight is 0 in the default arm, so no variant would differ: raise it"
         )
+    _refuse_turned(grid, default.alignment, source)
     baseline = override(default, grid.baseline, f"{source}, baseline")
     if baseline == default:
         raise GeomrlError(f"{source}: the baseline equals the default arm: change something in it")
@@ -304,8 +310,34 @@ def _levels(grid: Grid, default: TrainConfig) -> dict[str, dict[str, dict[str, A
             values.insert(0, own[factor])
         if factor == "weight":
             values.sort()
-        found[factor] = {_label(value): {_KEYS[factor]: value} for value in values}
+        found[factor] = {_label(value): _changes(factor, value) for value in values}
     return found
+
+
+def _changes(factor: str, value: Any) -> dict[str, Any]:
+    """Return what a level changes; a weight below 0 is that of `repel`, whose gradient is turned round."""
+    if factor == "weight" and value < 0:
+        return {_KEYS["loss"]: _TURNED, _KEYS["weight"]: -value}
+    return {_KEYS[factor]: value}
+
+
+def _refuse_turned(grid: Grid, default: AlignmentConfig, source: str) -> None:
+    """Refuse weights below 0 where `repel` is not the default's loss turned round.
+
+    Raises:
+        GeomrlError: the default's kind is another, or kinds and weights are crossed.
+    """
+    below = [weight for weight in grid.factors.weight if weight < 0]
+    if below and default.kind != _TURNED_OF:
+        raise GeomrlError(
+            f"{source}: weight {below[0]:g} stands for kind {_TURNED}, which turns {_TURNED_OF} round,"
+            f" but the default's kind is {default.kind}: leave weights below 0 out"
+        )
+    if below and grid.full:
+        raise GeomrlError(
+            f"{source}: weight {below[0]:g} stands for a loss of its own, {_TURNED}, so it cannot be"
+            " crossed with others: leave it out, or vary one factor at a time"
+        )
 
 
 def _label(value: Any) -> str:

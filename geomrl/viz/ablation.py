@@ -219,8 +219,8 @@ def _positions(factors: Sequence[str]) -> list[float]:
 def _words(factor: str, level: str, arm: str) -> str:
     """Return a level's name for the axis.
 
-    >>> _words("layer", "1+final", "x"), _words("weight", "0.1", "default")
-    ('layer 1 + final norm', '0.1 (default)')
+    >>> _words("layer", "1+final", "x"), _words("weight", "0.1", "default"), _words("weight", "-1", "")
+    ('layer 1 + final norm', '0.1 (default)', '-1 (apart)')
     """
     match factor:
         case "anchor":
@@ -232,7 +232,7 @@ def _words(factor: str, level: str, arm: str) -> str:
         case "loss":
             words = loss_label(level)
         case _:
-            words = level
+            words = f"{level} (apart)" if level.startswith("-") else level
     return f"{words} (default)" if arm == DEFAULT else words
 
 

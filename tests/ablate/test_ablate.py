@@ -69,6 +69,22 @@ def test_each_arm_differs_from_the_default_in_one_setting():
     assert all(len(found) == 1 for name, found in changed.items() if name != "default")
 
 
+def test_a_weight_below_zero_pushes_apart_as_strongly():
+    plan = make_plan({"weight": [-0.1, 0, 0.1, 1], "control": CONTROLS})
+    levels = {x.level: x.arm for x in plan.levels if x.factor == "weight"}
+    assert levels == {"-0.1": "weight=-0.1", "0": "baseline", "0.1": "default", "1": "weight=1"}
+    away, here = (plan.arm(name).config.alignment for name in ("weight=-0.1", "default"))
+    assert (away.kind, away.weight, here.kind, here.weight) == ("repel", 0.1, "cosine", 0.1)
+    assert plan.arm("weight=-0.1").folder == "weight=-0.1"
+
+
+@pytest.mark.parametrize("kind", sorted({"repel", "l1_detached", "supcon", "soft_nn"}))
+def test_each_kind_may_be_the_default_under_all_four_controls(kind):
+    plan = make_plan({"control": CONTROLS}, default={"alignment.kind": kind})
+    controls = [arm for arm in plan.arms if arm.negative_control]
+    assert [arm.kind for arm in controls] == [kind] * 4
+
+
 def test_the_default_level_is_added_where_the_grid_leaves_it_out():
     plan = make_plan({"weight": [1.0, 0.01], "loss": ["mse"]})
     levels = [(x.factor, x.level) for x in plan.levels]
@@ -161,6 +177,12 @@ def test_a_bad_grid_is_told(tmp_path, text, message):
             {"factors": {"loss": ["centred"]}},
             "loss=centred: alignment: table 'groups'",
         ),
+        (
+            {"alignment": {"kind": "mse"}},
+            {"factors": {"weight": [-1.0]}},
+            "weight -1 stands for kind repel, which turns cosine round, but the default's kind is mse",
+        ),
+        ({}, {"full": True, "factors": {"weight": [-1.0]}}, "cannot be crossed with others"),
     ],
 )
 def test_what_does_not_fit_the_configuration_is_told(config, grid, message):
