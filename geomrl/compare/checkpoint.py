@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
-from uuid import uuid4
 
 import pandas as pd
 
 from geomrl.compare.config import CompareConfig
 from geomrl.compare.corners import POLICIES, Corners
 from geomrl.compare.encoder_change import GeometryEvidence
-from geomrl.compare.place_part import Found, PlaceParts, finish_place, read_place
+from geomrl.compare.place_part import Found, begin_places, place_parts, read_place
 from geomrl.compare.policy_change import PolicyEvidence, policy_evidence
 from geomrl.compare.rows import CHANGE, Place, Row
 from geomrl.compare.verdict import Evidence, decide
 from geomrl.compare.verdict_file import drawn_together, elsewhere_entry, verdict_entry
 from geomrl.errors import GeomrlError
 from geomrl.evaluate.identical import identical
-from geomrl.files import user_code_hash
 from geomrl.models.context import Context
 from geomrl.progress import progress_bar
 from geomrl.runs.pieces import Piece, finish_pieces
@@ -77,32 +75,23 @@ def _places(
     corners: Corners, config: CompareConfig, context: Context
 ) -> dict[tuple[str, str], Found]:
     """Return rows and evidence by layer and anchor; those that are not finished are computed."""
-    parts = PlaceParts(
-        out=corners.out,
-        base=corners.base,
-        rl=corners.rl,
-        contents=tuple(corners.contents.items()),
-        layers=corners.layers,
-        config=config,
-        measures=tuple((spec, user_code_hash(spec)) for spec in config.measures),
-        call=uuid4().hex,
-    )
+    parts = place_parts(corners, config)
     places = [(layer, anchor) for anchor in corners.anchors for layer in corners.layers]
+    kept = {place: read_place(parts, *place) for place in places}
     todo = [
         Piece(place, kind="with probes" if parts.heavy(place[1]) else "")
         for place in places
-        if read_place(parts, *place) is None
+        if kept[place] is None
     ]
     with progress_bar("comparing", "layer x anchor", show=context.show) as bar:
         bar.set(len(places) - len(todo), len(places))
-        work = partial(finish_place, parts)
-        finish_pieces(todo, work, jobs=context.jobs, advance=bar.advance, say=context.say)
-    return {place: _finished(parts, *place) for place in places}
-
-
-def _finished(parts: PlaceParts, layer: str, anchor: str) -> Found:
-    found = read_place(parts, layer, anchor)
-    assert found is not None
+        begin = partial(begin_places, parts)
+        finish_pieces(todo, begin, jobs=context.jobs, advance=bar.advance, say=context.say)
+    found: dict[tuple[str, str], Found] = {}
+    for place in places:
+        at = kept[place] or read_place(parts, *place)
+        assert at is not None  # it has just been finished
+        found[place] = at
     return found
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +35,17 @@ class PlaceParts:
         out: the comparison's folder.
         base: the base model's key.
         rl: the checkpoint's key.
-        contents: hashes of the rollouts' labels and of the states, by policy (`Corners.contents`).
-        layers: all layers stored.
         config: draws, where probes are fitted, and measures of the user's.
         measures: these measures, each with its file's hash.
-        call: tells one analysis of a folder from the next, which opens it anew.
+        decisive: what decides the content of a place, in JSON's types.
     """
 
     out: Path
     base: str
     rl: str
-    contents: tuple[tuple[str, str], ...]
-    layers: tuple[str, ...]
     config: CompareConfig
-    measures: tuple[tuple[str, str], ...]
-    call: str
+    measures: Mapping[str, str]
+    decisive: Mapping[str, Any]
 
     def heavy(self, anchor: str) -> bool:
         """Say whether probes are fitted at an anchor, and RSA's permutation test is run."""
@@ -57,12 +53,23 @@ class PlaceParts:
 
     def of(self, anchor: str, **also: Any) -> Parts:
         """Return where an anchor's places are kept; `also` decides their content too."""
-        key = parts_key(
-            corners=dict(self.contents), layers=self.layers, seed=self.config.seed,
-            n_boot=self.config.n_boot, n_perm=self.config.n_perm, heavy=self.heavy(anchor),
-            geomrl=versions()["geomrl"], **also,
-        )  # fmt: skip
+        key = parts_key(**self.decisive, heavy=self.heavy(anchor), **also)
         return Parts(part_folder(self.out, self.base, self.rl), key)
+
+
+def place_parts(corners: Corners, config: CompareConfig) -> PlaceParts:
+    """Return where the places of a checkpoint's comparison are kept."""
+    return PlaceParts(
+        out=corners.out,
+        base=corners.base,
+        rl=corners.rl,
+        config=config,
+        measures={spec: user_code_hash(spec) for spec in config.measures},
+        decisive={
+            "corners": corners.contents, "layers": corners.layers, "seed": config.seed,
+            "n_boot": config.n_boot, "n_perm": config.n_perm, "geomrl": versions()["geomrl"],
+        },
+    )  # fmt: skip
 
 
 def read_place(parts: PlaceParts, layer: str, anchor: str) -> Found | None:
@@ -71,7 +78,7 @@ def read_place(parts: PlaceParts, layer: str, anchor: str) -> Found | None:
     if found is None or found[1] is None:
         return found
     rows, evidence = found
-    for spec, content in parts.measures:
+    for spec, content in parts.measures.items():
         own = parts.of(anchor, measure=[spec, content]).read_frame(anchor, layer, spec)
         if own is None:
             return None
@@ -79,7 +86,12 @@ def read_place(parts: PlaceParts, layer: str, anchor: str) -> Found | None:
     return rows, evidence
 
 
-def finish_place(parts: PlaceParts, layer: str, anchor: str) -> None:
+def begin_places(parts: PlaceParts) -> Callable[[str, str], None]:
+    """Open the corners, whose tables are read once for all places, and return what finishes one."""
+    return partial(_finish_place, parts, Corners(parts.out, parts.base, parts.rl))
+
+
+def _finish_place(parts: PlaceParts, corners: Corners, layer: str, anchor: str) -> None:
     """Compute what is not finished at one place: geomrl's rows and evidence, then the user's measures.
 
     A measure of the user's is a part by itself: a changed file alone is run again.
@@ -87,14 +99,14 @@ def finish_place(parts: PlaceParts, layer: str, anchor: str) -> None:
     Raises:
         GeomrlError: the file of a measure has changed since the comparison began.
     """
-    corners, place = _corners(parts), Place(layer, anchor)
+    place = Place(layer, anchor)
     found, at = _read(parts, layer, anchor), None
     if found is None:
         at = _compared(corners, place, parts)
         rows = list(place_rows(at)) if at else []
         found = rows, at.evidence if at else None
         _write(parts, layer, anchor=anchor, found=found)
-    for spec, content in parts.measures if found[1] is not None else ():
+    for spec, content in parts.measures.items() if found[1] is not None else ():
         kept = parts.of(anchor, measure=[spec, content])
         if kept.read_frame(anchor, layer, spec) is not None:
             continue
@@ -105,12 +117,6 @@ def finish_place(parts: PlaceParts, layer: str, anchor: str) -> None:
         at = at or _compared(corners, place, parts, found[1])
         assert at is not None  # there is evidence
         kept.write_frame(pd.DataFrame(own_rows(spec, at)), anchor, layer, spec)
-
-
-@lru_cache(maxsize=1)
-def _corners(parts: PlaceParts) -> Corners:
-    """Return the corners, whose tables are read once for all places of an analysis."""
-    return Corners(parts.out, parts.base, parts.rl)
 
 
 def _compared(

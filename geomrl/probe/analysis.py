@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from functools import lru_cache, partial
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 import pandas as pd
@@ -55,22 +55,12 @@ def similarity_of(
         for name in labels["benchmark"].unique()
     }
     places = [(layer, anchor) for anchor in anchors for layer in layers]
-    todo = [
-        Piece(place)
-        for place in places
-        if any(Places(kept, draws).read(*place) is None for kept in parts.values())
-    ]
+    finished = [Places(kept, draws) for kept in parts.values()]
+    todo = [Piece(place) for place in places if any(made.read(*place) is None for made in finished)]
     with progress_bar("similarity", "layer x anchor", show=context.show) as bar:
         bar.set(len(places) - len(todo), len(places))
-        analysis = _Analysis(
-            path=run.path,
-            encoder=loaded.key,
-            parts=tuple(parts.items()),
-            draws=draws,
-            call=uuid4().hex,
-        )
-        work = partial(_finish_place, analysis)
-        finish_pieces(todo, work, jobs=context.jobs, advance=bar.advance, say=context.say)
+        begin = partial(_begin, run.path, encoder=loaded.key, parts=parts, draws=draws)
+        finish_pieces(todo, begin, jobs=context.jobs, advance=bar.advance, say=context.say)
     for benchmark, kept in parts.items():
 
         def of_one(layer: str, anchor: str, benchmark: str = benchmark) -> Place:
@@ -90,32 +80,28 @@ def similarity_of(
     return pd.concat(tables, ignore_index=True), notes
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Analysis:
-    """What a process needs to compute any place; `call` tells one analysis of a folder from the next."""
+def _begin(
+    path: Path, encoder: str, parts: Mapping[str, Parts], draws: Draws
+) -> Callable[[str, str], None]:
+    """Open a run, and return what finishes one layer and anchor, keeping what an anchor's labels fix.
 
-    path: Path
-    encoder: str
-    parts: tuple[tuple[str, Parts], ...]  # by benchmark
-    draws: Draws
-    call: str
+    Args:
+        path: the run's folder.
+        encoder: whose states are read.
+        parts: where the finished places are kept, by benchmark.
+        draws: seed, n_boot and n_perm.
+    """
+    run = open_run(path, encoder)
+    places = {name: Places(kept, draws) for name, kept in parts.items()}
 
+    def finish(layer: str, anchor: str) -> None:
+        """Compute what is not finished there, read from the store once for all benchmarks."""
+        todo = [name for name in places if places[name].read(layer, anchor) is None]
+        rows, states = run.states(layer, anchor)
+        for name in todo:
+            places[name].make(layer, anchor, *of_benchmark(rows, states, name))
 
-def _finish_place(analysis: _Analysis, layer: str, anchor: str) -> None:
-    """Compute what is not finished at one place, read from the store once for all benchmarks."""
-    run, places = _opened(analysis)
-    todo = [name for name in places if places[name].read(layer, anchor) is None]
-    rows, states = run.states(layer, anchor)
-    for name in todo:
-        places[name].make(layer, anchor, *of_benchmark(rows, states, name))
-
-
-@lru_cache(maxsize=1)
-def _opened(analysis: _Analysis) -> tuple[Run, dict[str, Places]]:
-    """Return the run, and its places by benchmark, which keep what an anchor's labels fix."""
-    parts = dict(analysis.parts)
-    run = open_run(analysis.path, analysis.encoder)
-    return run, {name: Places(kept, analysis.draws) for name, kept in parts.items()}
+    return finish
 
 
 def of_benchmark(rows: pd.DataFrame, states: Float[np.ndarray, "rows d"], benchmark: str) -> Place:

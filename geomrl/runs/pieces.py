@@ -7,9 +7,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, lru_cache
 from pathlib import Path
+from uuid import uuid4
 
 import psutil
 from threadpoolctl import threadpool_limits
@@ -19,6 +20,9 @@ from geomrl.progress import Say, clock_time
 
 _PAYS = 20.0  # seconds of work left from which starting processes, a few seconds each, pays
 _IMPORTS = 600_000_000  # bytes of a process that has imported what an analysis needs
+
+Work = Callable[..., object]
+"""Does one piece, called with its names, and keeps the result itself."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,7 @@ class _Cost:
 
 def finish_pieces(
     pieces: Sequence[Piece],
-    work: Callable[..., object],
+    begin: Callable[[], Work],
     *,
     jobs: int | None,
     advance: Callable[[], None],
@@ -53,8 +57,8 @@ def finish_pieces(
 
     Args:
         pieces: those that are not finished.
-        work: called with a piece's names; keeps its result itself. It is sent to the processes:
-            a function of a module, or a `partial` of one.
+        begin: called once in each process: opens what all pieces need, and returns what does one. It
+            is sent to the processes: a function of a module, or a `partial` of one.
         jobs: most processes at once; None takes one a core.
         advance: called after each piece.
         say: called with a line for the user.
@@ -64,19 +68,22 @@ def finish_pieces(
     """
     first = {piece.kind: piece for piece in reversed(pieces)}
     left = [piece for piece in pieces if first[piece.kind] is not piece]
+    if not pieces:
+        return
+    work = begin()
     costs: dict[str, _Cost] = {}
     for kind, piece in first.items():
         costs[kind] = _timed(work, piece)
         advance()
-    seconds = sum(costs[piece.kind].seconds for piece in left)
-    processes = _processes(left, costs, jobs) if seconds >= _PAYS else 1
+    seconds, processes = sum(costs[piece.kind].seconds for piece in left), 1
     if seconds >= _PAYS:
+        processes = _processes(left, costs, jobs)
         say(_estimate(len(left), seconds, processes))
-    for _ in _in_processes(work, left, processes) if processes > 1 else _here(work, left):
+    for _ in _in_processes(begin, left, processes) if processes > 1 else _here(work, left):
         advance()
 
 
-def _timed(work: Callable[..., object], piece: Piece) -> _Cost:
+def _timed(work: Work, piece: Piece) -> _Cost:
     began = time.perf_counter()
     with _resident_memory() as grown, threadpool_limits(1):
         work(*piece.names)
@@ -120,7 +127,7 @@ def _estimate(n: int, seconds: float, processes: int) -> str:
     )
 
 
-def _here(work: Callable[..., object], pieces: Sequence[Piece]) -> Iterator[None]:
+def _here(work: Work, pieces: Sequence[Piece]) -> Iterator[None]:
     """Do pieces in this process; yield after each."""
     with threadpool_limits(1):
         for piece in pieces:
@@ -129,18 +136,25 @@ def _here(work: Callable[..., object], pieces: Sequence[Piece]) -> Iterator[None
 
 
 @dataclass(frozen=True)
-class _Caller:
-    """The process that shares out the work, and where the user's relative paths begin."""
+class _Call:
+    """One call of `finish_pieces`, for joblib's processes, which are kept from call to call."""
 
-    pid: int
-    folder: Path
+    number: str
+    parent: int
+    folder: Path  # where the user's relative paths begin
+    begin: Callable[[], Work] = field(compare=False)
 
 
-def _do(caller: _Caller, work: Callable[..., object], names: tuple[str, ...]) -> None:
-    """Do a piece in a process of joblib's, which keeps its processes from call to call."""
-    _end_with(caller.pid)
-    os.chdir(caller.folder)
-    work(*names)
+def _do(call: _Call, names: tuple[str, ...]) -> None:
+    """Do a piece in a process of joblib's."""
+    _begun(call)(*names)
+
+
+@lru_cache(maxsize=1)
+def _begun(call: _Call) -> Work:
+    _end_with(call.parent)
+    os.chdir(call.folder)
+    return call.begin()
 
 
 @cache
@@ -156,7 +170,7 @@ def _end_with(parent: int) -> None:
 
 
 def _in_processes(
-    work: Callable[..., object], pieces: Sequence[Piece], processes: int
+    begin: Callable[[], Work], pieces: Sequence[Piece], processes: int
 ) -> Iterator[None]:
     """Do pieces in processes of their own; yield after each, in the order in which they end."""
     from joblib import Parallel, delayed
@@ -167,8 +181,8 @@ def _in_processes(
         return_as="generator_unordered",
     )  # fmt: skip
     try:
-        caller = _Caller(os.getpid(), Path.cwd())
-        for _ in parallel(delayed(_do)(caller, work, piece.names) for piece in pieces):
+        call = _Call(uuid4().hex, os.getpid(), Path.cwd(), begin)
+        for _ in parallel(delayed(_do)(call, piece.names) for piece in pieces):
             yield
     except TerminatedWorkerError as error:
         raise GeomrlError(

@@ -128,13 +128,13 @@ def test_the_same_command_makes_nothing_again_and_other_settings_are_refused(
 
 
 @pytest.fixture
-def places_left(comparison, tmp_path):
-    """The comparison, none of whose places is finished; and what compares it again."""
+def compare_again(comparison, checkpoints, tmp_path):
+    """What compares once more where no place of marker_end is finished; those of before_answer are."""
     out = shutil.copytree(comparison.path, tmp_path / "compare")
-    for part in out.glob("parts/*/m*"):  # of marker_end; those of before_answer are kept
+    for part in out.glob("parts/*/marker_end*"):
         part.unlink()
 
-    def again(checkpoints, **options):
+    def again(**options):
         names = {"base": checkpoints[0], "rl": [checkpoints[1], checkpoints[0]], "out": out}
         return compare_models(**names, **SETTINGS, **options).table
 
@@ -142,7 +142,7 @@ def places_left(comparison, tmp_path):
 
 
 def test_a_killed_comparison_goes_on_from_the_places_that_are_finished(
-    comparison, checkpoints, places_left, monkeypatch
+    comparison, compare_again, monkeypatch
 ):
     done = []
 
@@ -154,19 +154,19 @@ def test_a_killed_comparison_goes_on_from_the_places_that_are_finished(
 
     monkeypatch.setattr(place_part, "place_rows", lambda at: rows(at, killed_at=2))
     with pytest.raises(KeyboardInterrupt):
-        places_left(checkpoints)
+        compare_again()
     done.clear()
     monkeypatch.setattr(place_part, "place_rows", lambda at: rows(at, killed_at=0))
-    pd.testing.assert_frame_equal(places_left(checkpoints), comparison.table)
+    pd.testing.assert_frame_equal(compare_again(), comparison.table)
     assert len(done) == 4 - 1  # two checkpoints at two layers of one anchor
-    places_left(checkpoints)
+    compare_again()
     assert len(done) == 4 - 1  # a finished comparison computes nothing
 
 
-def test_places_shared_by_processes_are_the_same(comparison, checkpoints, places_left, monkeypatch):
+def test_places_shared_by_processes_are_the_same(comparison, compare_again, monkeypatch):
     monkeypatch.setattr(pieces, "_PAYS", 0.0)
     lines = []
-    found = places_left(checkpoints, jobs=2, say=lines.append)
+    found = compare_again(jobs=2, say=lines.append)
     pd.testing.assert_frame_equal(found, comparison.table)
     assert [line for line in lines if "places left, about" in line]
 

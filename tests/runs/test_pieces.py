@@ -11,6 +11,7 @@ from functools import partial
 import numpy  # noqa: F401 - loads BLAS
 import psutil
 import pytest
+from processes import gone, wait_until
 from threadpoolctl import threadpool_info
 
 from geomrl.errors import GeomrlError
@@ -40,7 +41,9 @@ def die(folder, number, kind):
 def finish(work, **options):
     lines, count = [], []
     options = {"jobs": 2, **options}
-    finish_pieces(PIECES, work, advance=lambda: count.append(1), say=lines.append, **options)
+    finish_pieces(
+        PIECES, lambda: work, advance=lambda: count.append(1), say=lines.append, **options
+    )
     return lines, len(count)
 
 
@@ -82,8 +85,21 @@ def test_no_more_processes_than_fit_into_memory(any_pays, tmp_path, monkeypatch)
     assert "on 1 process (" in lines[0]
 
 
+def test_each_process_begins_once_a_call(any_pays, tmp_path):
+    def begin():
+        (tmp_path / f"begun-{os.getpid()}-{time.monotonic_ns()}").touch()
+        return partial(note, tmp_path)
+
+    for _ in range(2):
+        finish_pieces(PIECES, begin, jobs=2, advance=lambda: None, say=lambda line: None)
+    begun = [path.name.split("-")[1] for path in tmp_path.glob("begun-*")]
+    assert begun.count(str(os.getpid())) == 2
+    assert all(begun.count(pid) <= 2 for pid in begun)
+    assert len(set(begun)) > 1
+
+
 def test_nothing_left_is_nothing_done():
-    finish_pieces([], die, jobs=2, advance=pytest.fail, say=pytest.fail)
+    finish_pieces([], pytest.fail, jobs=2, advance=pytest.fail, say=pytest.fail)
 
 
 def test_what_a_piece_refuses_is_told_as_it_is(any_pays, tmp_path):
@@ -109,13 +125,16 @@ SCRIPT = """
     from pathlib import Path
     from geomrl.runs import pieces
 
-    def work(folder, number):
-        (folder / number).touch()
-        time.sleep(0.0 if number == "0" else 600.0)
+    def begin(folder):
+        def work(number):
+            (folder / number).touch()
+            time.sleep(0.0 if number == "0" else 600.0)
+
+        return work
 
     pieces._PAYS = 0.0
     pieces.finish_pieces(
-        [pieces.Piece((str(n),)) for n in range(6)], partial(work, Path(sys.argv[1])),
+        [pieces.Piece((str(n),)) for n in range(6)], partial(begin, Path(sys.argv[1])),
         jobs=2, advance=lambda: None, say=print,
     )
 """
@@ -128,24 +147,10 @@ def test_a_script_without_a_main_guard_works_and_its_end_ends_its_processes(tmp_
     command = [sys.executable, str(script), str(tmp_path / "done")]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        _wait(lambda: len(list((tmp_path / "done").iterdir())) >= 3)
+        assert wait_until(lambda: len(list((tmp_path / "done").iterdir())) >= 3, process)
         workers = psutil.Process(process.pid).children(recursive=True)
         assert workers
     finally:
         process.kill()
         process.wait()
-    _wait(lambda: not any(_runs(worker) for worker in workers))
-
-
-def _runs(process):
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _wait(until, seconds=120):
-    end = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.2)
+    assert gone(workers)
