@@ -85,6 +85,8 @@ def one_rank(world, parts, weight=WEIGHT, **changed):
         step.give(states_of(weights.detach(), mine))
     for rows in torch.randperm(len(mine), generator=torch.Generator().manual_seed(3)).chunk(parts):
         loss = weights.sum() * 0.0
+        # nnsight, once imported, replaces Tensor.backward by one that reads the caller's source, and
+        # that fails now and then in threads.
         torch.autograd.backward(step.add_to(loss, states_of(weights, mine[rows]), rows))
     return weights.grad, step.finish()
 
@@ -154,8 +156,6 @@ def test_a_rank_without_rows_takes_part():
         rows = torch.arange(len(GROUP) if world.rank == 0 else 0)
         weights = policy()
         step = AlignmentStep(GROUP[rows], CORRECT[rows], settings(), weight=WEIGHT, world=world)
-        # nnsight, once imported, replaces Tensor.backward by one that reads the caller's source, and
-        # that fails now and then in threads.
         torch.autograd.backward(step.add_to(weights.sum() * 0, states_of(weights, rows), rows))
         return weights.grad, step.finish()
 
