@@ -175,7 +175,9 @@ def test_both_samplers_mean_the_same_at_a_real_vocabulary(sampling, scale):
     if sampling.temperature == 0:
         tokens, logprobs = draw_tokens(logits, sampling, torch.arange(2), 0)
         assert torch.equal(tokens, logits.argmax(-1))
-        torch.testing.assert_close(logprobs, want.amax(-1).log())
+        # In float64: a CPU without AVX-512 sums 152k float32 to 2e-5, and the drawn ones are nearer.
+        exact = processed_logprobs(logits.double(), sampling).amax(-1)
+        torch.testing.assert_close(logprobs, exact.float())
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
